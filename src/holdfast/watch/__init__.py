@@ -1,0 +1,3 @@
+"""Why was this connection reset, and by whom?"""
+
+# SPDX-License-Identifier: Apache-2.0

@@ -1,0 +1,213 @@
+"""Concludes what happened on one pair of addresses from all events that were seen on it."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+
+from holdfast.causes import Basis, Direction, Ending, Trigger
+from holdfast.events import Endpoint, Event, Evidence, Kind
+from holdfast.watch.diagnose.endings import error_cause
+from holdfast.watch.diagnose.ignored import ignored_cause
+from holdfast.watch.diagnose.received import received_cause, ttl_difference
+from holdfast.watch.diagnose.sent import ACK, Verdict, sent_cause
+from holdfast.watch.diagnose.stated import stated_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What one event means, and the conclusion about the other end of the same RST, if both were seen."""
+
+    event: Event
+    verdict: Verdict
+    ending: Ending
+    direction: Direction
+    sender: str
+    obeyed: str = "unknown"
+    sent_by: Conclusion | None = None
+    heard_by: Event | None = None
+
+
+def conclude(events: Sequence[Event]) -> list[Conclusion]:
+    """Every reset or other ending among ``events`` of one connection (both ends of it, if both are here).
+
+    Order of time is not trusted: on one host the receiver of an active reset is logged before its
+    sender. A RST seen leaving, with the mirrored addresses and the same sequence number, is the cause.
+    """
+    of = _by_kind(events)
+    refused = {(event.peer, event.local) for event in of[Kind.RESET_RECEIVED] if event.state == "SYN_SENT"}
+    sent = [_sent(event, refused) for event in of[Kind.RESET_SENT]]
+    sent += _foreign(of[Kind.RST_LEFT], of[Kind.REJECTED], of[Kind.RESET_SENT])
+    received: list[Conclusion] = []
+    for event in of[Kind.RESET_RECEIVED]:
+        told = {id(one.sent_by) for one in received}
+        # A RST ends one connection: who has sent this one has not sent that one.
+        received.append(_received(event, [one for one in sent if id(one) not in told], of))
+    heard = {id(one.sent_by): one.event for one in received if one.sent_by is not None}
+    sent = [
+        dataclasses.replace(one, obeyed="yes", heard_by=heard[id(one)]) if id(one) in heard else one
+        for one in sent
+    ]
+    return [*sent, *received, *_ignored(of, sent), *_errors(of), *_destroyed(of[Kind.DESTROYED])]
+
+
+def _by_kind(events: Iterable[Event]) -> dict[Kind, list[Event]]:
+    found: dict[Kind, list[Event]] = {kind: [] for kind in Kind}
+    for event in events:
+        found[event.kind].append(event)
+    return found
+
+
+def _sent(event: Event, refused: Container[tuple[Endpoint, Endpoint]]) -> Conclusion:
+    verdict = sent_cause(event)
+    if verdict.basis is Basis.NONE and event.reason == "NO_SOCKET" and (event.local, event.peer) in refused:
+        fact = Evidence("the other end, on this host too, was refused in SYN_SENT", 3)
+        verdict = verdict._replace(cause="closed_port", basis=Basis.INFERRED, evidence=(fact,))
+    return Conclusion(event, verdict, Ending.RESET, Direction.SENT, "local")
+
+
+def _foreign(left: Sequence[Event], rejected: Sequence[Event], sent: Sequence[Event]) -> list[Conclusion]:
+    """RSTs that left this host and that no tcp_send_reset explains."""
+    ours = {(event.local, event.peer) for event in sent if event.segment is not None}
+    dropped = {(event.local, event.peer): event for event in rejected}
+    found = []
+    for event in left:
+        ends = (event.local, event.peer)
+        if ends in ours:
+            continue  # TCP's own answer, sent late: it waited for the neighbour's address
+        if ends in dropped:
+            fact = Evidence("netfilter dropped the segment that this RST answers", 5)
+            verdict = Verdict("local_firewall_reject", Basis.OBSERVED, (fact,), Trigger.PASSIVE)
+            drop = dropped[ends]
+            event = dataclasses.replace(event, opener=drop.opener, forwarded=drop.forwarded)
+        else:
+            fact = Evidence(
+                "a RST left this host, and neither TCP nor a firewall rule was seen to send it", 4
+            )
+            verdict = Verdict("not_sent_by_tcp", Basis.INFERRED, (fact,))
+        found.append(Conclusion(event, verdict, Ending.RESET, Direction.SENT, "local"))
+    return found
+
+
+def _received(event: Event, sent: Sequence[Conclusion], of: dict[Kind, list[Event]]) -> Conclusion:
+    sender = next((one for one in sent if _sent_this(one.event, event)), None)
+    if sender is None:
+        arrived = [rst for rst in of[Kind.RST_ARRIVED] if _same_socket(rst, event)]
+        answered = [late for late in of[Kind.RESET_SENT] if _answers_talk(late, event)]
+        verdict, who = received_cause(event, arrived, answered)
+        stated = stated_reason(event.segment) if event.segment is not None else None
+        if stated is not None:
+            verdict = verdict._replace(evidence=(*verdict.evidence, stated))
+        return Conclusion(event, verdict, Ending.RESET, Direction.RECEIVED, who, "yes")
+    verdict, who = _joined(event, sender)
+    return Conclusion(event, verdict, Ending.RESET, Direction.RECEIVED, who, "yes", sender)
+
+
+def _sent_this(sent: Event, received: Event) -> bool:
+    """Whether the RST that ``sent`` tells of is the one that ``received`` obeyed."""
+    if (sent.local, sent.peer) != (received.peer, received.local):
+        return False
+    if sent.netns != received.netns and _stays_inside(received.local.ip):
+        return False  # every namespace has these addresses, and no segment leaves it
+    rst = received.segment
+    if rst is None:
+        return True  # segments are not looked at: the mirrored addresses must do
+    if sent.kind is Kind.RST_LEFT:
+        return sent.segment is not None and sent.segment.seq == rst.seq
+    if sent.segment is not None:  # passive: RFC 9293 3.5.2 says which number it takes
+        return rst.seq == (sent.segment.ack if sent.segment.flags & ACK else 0)
+    if sent.snd_nxt is None or sent.snd_una is None:
+        return True
+    # tcp_acceptable_seq(): SND.NXT, or less if the peer's window has shrunk.
+    return (sent.snd_nxt - rst.seq) % 2**32 <= (sent.snd_nxt - sent.snd_una) % 2**32
+
+
+def _stays_inside(ip: str) -> bool:
+    return ip == "::1" or ip.startswith("127.")
+
+
+def _same_socket(rst: Event, event: Event) -> bool:
+    """Whether a RST that arrived came to the socket of ``event``; one seen only as dropped has no cookie."""
+    if rst.cookie:
+        return rst.cookie == event.cookie
+    return (rst.netns, rst.local, rst.peer) == (event.netns, event.local, event.peer)
+
+
+def _joined(event: Event, sender: Conclusion) -> tuple[Verdict, str]:
+    cause = sender.verdict.cause
+    seen = Evidence("the RST was seen leaving its sender on this host", 10)
+    verdict = sender.verdict._replace(evidence=(*sender.verdict.evidence, seen))
+    if cause == "local_firewall_reject":
+        on_path = sender.event.forwarded
+        return (verdict._replace(cause="path_firewall_reject") if on_path else verdict), "path"
+    if cause != "not_sent_by_tcp":
+        return verdict, "peer"
+    if sender.event.spoofed:
+        fact = Evidence("its address does not exist where it left: someone on the path made it up", 10)
+        return Verdict("injected", Basis.OBSERVED, (*verdict.evidence, fact)), "path"
+    if event.segment is not None and ttl_difference(event, event.segment):
+        fact = Evidence("it left from a place other than the peer: its TTL is not the peer's", 5)
+        return Verdict("injected", Basis.INFERRED, (*verdict.evidence, fact)), "path"
+    return verdict, "peer"
+
+
+def _answers_talk(late: Event, reset: Event) -> bool:
+    """Whether this host reset the peer because it went on talking after ``reset`` ended the connection."""
+    same = (late.local, late.peer) == (reset.local, reset.peer)
+    return same and late.segment is not None and late.mono_ns > reset.mono_ns
+
+
+def _ignored(of: dict[Kind, list[Event]], sent: Sequence[Conclusion]) -> list[Conclusion]:
+    found = []
+    for event in of[Kind.RST_ARRIVED]:
+        if any(_same_socket(event, ended) for ended in of[Kind.RESET_RECEIVED]):
+            continue
+        verdict = ignored_cause(event)
+        if verdict is None:
+            continue
+        sender = next((one for one in sent if _sent_this(one.event, event)), None)
+        who = "peer" if sender is not None else "unknown"
+        spoofed = sender is not None and sender.event.spoofed
+        if spoofed or (event.segment is not None and ttl_difference(event, event.segment)):
+            who = "path"
+        found.append(Conclusion(event, verdict, Ending.RESET, Direction.RECEIVED, who, "no", sender))
+    return found
+
+
+_RESETS = (Kind.RESET_SENT, Kind.RESET_RECEIVED, Kind.SELF_RESET)
+
+
+def _errors(of: dict[Kind, list[Event]]) -> list[Conclusion]:
+    told = {event.cookie for kind in _RESETS for event in of[kind] if event.cookie}
+    # Without a cookie (kernels whose hooks are untyped) the addresses of a socket's own reset must do.
+    told_ends = {
+        (event.local, event.peer)
+        for kind in _RESETS
+        for event in of[kind]
+        if not event.cookie and event.state not in (None, "TIME_WAIT", "LISTEN")
+    }
+    found = []
+    for event in of[Kind.ERROR]:
+        if event.cookie in told or (event.local, event.peer) in told_ends:
+            continue  # the reset's own record says it
+        ended = error_cause(event)
+        if ended is not None:
+            ending, verdict = ended
+            # An ICMP error never comes from the peer's TCP.
+            who = "path" if ending in (Ending.UNREACHABLE, Ending.REFUSED_BY_ICMP) else "unknown"
+            found.append(Conclusion(event, verdict, ending, Direction.RECEIVED, who))
+    return found
+
+
+def _destroyed(events: Iterable[Event]) -> list[Conclusion]:
+    """Sockets that were destroyed with data at risk: all that can be told without rights."""
+    found = []
+    for event in events:
+        harm = event.harm
+        if harm.unread_bytes or harm.unsent_bytes or harm.unacked_bytes:
+            fact = Evidence("the socket was destroyed with data at risk; without rights nothing tells why", 0)
+            verdict = Verdict("unknown", Basis.NONE, (fact,))
+            found.append(Conclusion(event, verdict, Ending.ABORTED, Direction.RECEIVED, "unknown"))
+    return found

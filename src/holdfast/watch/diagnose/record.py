@@ -1,0 +1,183 @@
+"""Writes a conclusion down as the one record that every face of Holdfast shows."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import blake2s
+
+from holdfast.causes import CAUSES, Direction, Ending, Severity
+from holdfast.events import Event, Evidence, Harm, Process, Reset
+from holdfast.watch.diagnose.conclude import Conclusion
+
+# Frames of the tracing itself, and of the kernel's entry: they are the same under every call.
+_FRAMES_ABOVE = ("bpf_", "trace_", "__traceiter_", "perf_")
+_FRAMES_BELOW = ("do_syscall_64", "entry_SYSCALL", "el0", "invoke_syscall", "do_el0")
+
+# The process that acts upon someone else's socket is not its owner.
+_ACTED_UPON = ("socket_destroyed",)
+
+
+def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -> Reset:
+    """The record of one conclusion.
+
+    Args:
+        host: name to put into it.
+        wall_offset_ns: wall clock minus monotonic clock.
+        noise: identifier of its noise class, or None.
+    """
+    event, cause = one.event, CAUSES[one.verdict.cause]
+    lasting = event.earlier if event.state in (None, "TIME_WAIT") else None
+    return Reset(
+        id=identity(event, one.ending),
+        host=host,
+        time=wall_time(event.mono_ns + wall_offset_ns),
+        story=_story(one),
+        ending=one.ending,
+        direction=one.direction,
+        trigger=one.verdict.trigger,
+        local=event.local,
+        peer=event.peer,
+        sender=one.sender,
+        cause=cause.id,
+        sentence=sentence(one),
+        basis=one.verdict.basis,
+        severity=Severity.INFO if noise else cause.severity,
+        noise=noise is not None,
+        obeyed=one.obeyed,
+        state=event.state_before if event.state == "CLOSED" and event.state_before else event.state,
+        owner=owner(one),
+        netns=event.netns,
+        lifetime_s=_seconds(event.lifetime_ns),
+        bytes_sent=lasting.bytes_sent if lasting else event.bytes_sent,
+        bytes_received=lasting.bytes_received if lasting else event.bytes_received,
+        rtt_us=event.rtt_us,
+        idle_s=_idle_s(event),
+        harm=event.harm,
+        call_path=call_path(event),
+        evidence=(*one.verdict.evidence, *_people(one), *_other_end(one), *_circumstances(event, noise)),
+        remedy=cause.remedy,
+        kernel_reason=event.reason,
+    )
+
+
+def _story(one: Conclusion) -> str | None:
+    """What the two records of one RST share: the sender's identifier; None where only one end was seen."""
+    if one.sent_by is not None:
+        return identity(one.sent_by.event)
+    seen_at_both = one.direction is Direction.SENT and one.obeyed == "yes"
+    return identity(one.event) if seen_at_both else None
+
+
+def identity(event: Event, ending: Ending = Ending.RESET) -> str:
+    """A short identifier, the same for the same event whoever asks."""
+    facts = f"{event.kind}{event.mono_ns}{event.netns}{event.local}{event.peer}{event.cookie}{ending}"
+    return blake2s(facts.encode(), digest_size=8).hexdigest()
+
+
+def wall_time(wall_ns: int) -> str:
+    """RFC 3339 in UTC with nanoseconds."""
+    seconds, rest = divmod(wall_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def owner(one: Conclusion) -> Process | None:
+    """Whose socket it is or was: who closed it if that was seen, else who opened it."""
+    event = one.event
+    if event.closer is not None and one.verdict.cause not in _ACTED_UPON:
+        return event.closer
+    if event.opener is not None:
+        return event.opener
+    return event.earlier.owner if event.earlier is not None else None
+
+
+def call_path(event: Event) -> tuple[str, ...]:
+    """The calls that led to an active reset, innermost first, without the frames of the tracing itself."""
+    kernel = [frame for frame in event.kernel_stack if not frame.startswith(_FRAMES_ABOVE)]
+    for at, frame in enumerate(kernel):
+        if frame.startswith(_FRAMES_BELOW):
+            kernel = kernel[:at]
+            break
+    return (*kernel, *event.user_stack)
+
+
+def _seconds(ns: int | None) -> float | None:
+    return None if ns is None else round(ns / 1e9, 6)
+
+
+def _idle_s(event: Event) -> float | None:
+    # Both are in ticks of some milliseconds: a younger connection cannot have been idle for longer.
+    ago = [ns for ns in (event.send_ago_ns, event.receive_ago_ns, event.lifetime_ns) if ns is not None]
+    return _seconds(min(ago)) if ago else None
+
+
+def name(process: Process) -> str:
+    """A process in words, ``nginx (pid 812)``; the name is as hostile as it came, and may be empty."""
+    return f"{process.comm or 'a process'} (pid {process.pid})"
+
+
+def _people(one: Conclusion) -> tuple[Evidence, ...]:
+    event = one.event
+    if event.closer is None or event.opener is None or event.closer.pid == event.opener.pid:
+        return ()
+    if one.verdict.cause in _ACTED_UPON:
+        return (Evidence(f"{name(event.closer)} destroyed the socket of {name(event.opener)}", 5),)
+    return (Evidence(f"opened by {name(event.opener)}, closed by {name(event.closer)}", 0),)
+
+
+def _other_end(one: Conclusion) -> tuple[Evidence, ...]:
+    """What the RST destroyed at its other end, where that is on this host as well."""
+    if one.heard_by is None:
+        return ()
+    lost = harm_words(one.heard_by.harm)
+    return () if lost in (None, "nothing") else (Evidence(f"the other end lost {lost}", 0),)
+
+
+def _circumstances(event: Event, noise: str | None) -> tuple[Evidence, ...]:
+    facts = []
+    if event.earlier is not None and event.earlier.closed_ns_ago:
+        who = f" by {name(event.earlier.owner)}" if event.earlier.owner else ""
+        facts.append(f"closed here{who} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
+    if event.probes:
+        facts.append(f"{event.probes} probes had gone unanswered")
+    if event.retransmits:
+        facts.append(f"{event.retransmits} retransmissions had gone unanswered")
+    if event.user_timeout_ms:
+        facts.append(f"TCP_USER_TIMEOUT is {event.user_timeout_ms} ms")
+    if noise is not None:
+        facts.append(f"usual traffic of the class {noise}")
+    return tuple(Evidence(fact, 0) for fact in facts)
+
+
+def sentence(one: Conclusion) -> str:
+    """The cause as one plain sentence about this connection, told from the end that sent the RST if seen."""
+    teller = (
+        one.sent_by if one.sent_by is not None and one.sent_by.verdict.cause == one.verdict.cause else one
+    )
+    who = owner(teller)
+    words = name(who) if who is not None else None
+    if words is None and teller.direction is Direction.SENT:
+        words = "no process"
+    event = teller.event
+    return CAUSES[one.verdict.cause].describe(
+        words, str(event.peer), str(event.local), harm_words(event.harm)
+    )
+
+
+def harm_words(harm: Harm) -> str | None:
+    """What the ending put at risk, in words; None if nothing is known of it."""
+    if harm.unread_bytes is None and harm.unsent_bytes is None and harm.unacked_bytes is None:
+        return None
+    parts = [
+        f"{count:,} {word}"
+        for count, word in (
+            (harm.unread_bytes, "unread"),
+            (harm.unsent_bytes, "unsent"),
+            (harm.unacked_bytes, "unacknowledged"),
+        )
+        if count
+    ]
+    if not parts:
+        return "nothing"
+    only_one = sum(filter(None, (harm.unread_bytes, harm.unsent_bytes, harm.unacked_bytes))) == 1
+    return f"{' and '.join(parts)} {'byte' if only_one else 'bytes'}"
