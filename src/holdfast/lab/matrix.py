@@ -1,0 +1,128 @@
+"""Holds what was made against what was explained: the golden matrix."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import platform
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from holdfast.events import Endpoint, Event, Reset
+from holdfast.lab.label import Label
+from holdfast.lab.runner import Made
+from holdfast.watch.diagnose.stories import Stories
+from holdfast.watch.kernel.abilities import UNTOLD_WITHOUT_REASON
+
+SILENT = "orderly_end"
+"""The cause that must leave no record: nothing went wrong."""
+
+SILENT_WAIT_S = 0.6
+"""How long to wait for a record that must not come."""
+
+EVENTS_KEPT = 65_536
+
+_Ends = tuple[int | None, Endpoint, Endpoint]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """One connection that the lab made, and the record that tells of it; None if none does."""
+
+    made: Made
+    reset: Reset | None
+
+    @property
+    def explained(self) -> bool:
+        """Whether the record names the cause, the sender and the owner that the label names."""
+        return not self.differences()
+
+    @property
+    def untold(self) -> bool:
+        """Whether only a kernel that gives reasons could tell, this one gave none, and we said just that."""
+        if self.reset is None or self.reset.kernel_reason is not None:
+            return False
+        return UNTOLD_WITHOUT_REASON.get(self.made.label.cause) == self.reset.cause
+
+    def differences(self) -> dict[str, tuple[object, object]]:
+        """What differs, as {key: (made, explained)}."""
+        label, reset = self.made.label, self.reset
+        if label.cause == SILENT:
+            return {} if reset is None else {"record": (None, reset.cause)}
+        if reset is None:
+            return {"record": (label.cause, None)}
+        owner = reset.owner.pid if reset.owner is not None else None
+        pairs = {
+            "cause": (label.cause, reset.cause),
+            "sender": (label.sender, reset.sender),
+            "owner_pid": (label.owner_pid, owner),
+        }
+        return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+    def as_json(self) -> dict[str, object]:
+        """The object that ``holdfast lab run --json`` prints."""
+        label = self.made.label
+        return {
+            "scenario": self.made.scenario.name,
+            "family": self.made.family,
+            "label": {"cause": label.cause, "sender": label.sender, "owner_pid": label.owner_pid},
+            "explained": self.explained,
+            "reset": None if self.reset is None else self.reset.as_json(),
+        }
+
+
+class Records:
+    """Every record a watch has told of, to be asked by connection; threads may add and ask.
+
+    Also keeps the latest events, so that a scenario can be judged as one end alone would see it.
+    """
+
+    def __init__(self) -> None:
+        self._by_ends: dict[_Ends, list[Reset]] = {}
+        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._changed = threading.Condition()
+
+    def add(self, reset: Reset) -> None:
+        """Take one record in."""
+        with self._changed:
+            self._by_ends.setdefault((reset.netns, reset.local, reset.peer), []).append(reset)
+            self._changed.notify_all()
+
+    def tap(self, events: Sequence[Event]) -> None:
+        """Take the events in from which records will come."""
+        with self._changed:
+            self._events.extend(events)
+
+    def pair(self, made: Made, timeout_s: float = 5.0) -> list[Pairing]:
+        """One pairing per connection made, waiting until each has a record or the time is up."""
+        silent = made.label.cause == SILENT
+        deadline_s = time.monotonic() + (SILENT_WAIT_S if silent else timeout_s)
+        with self._changed:
+            while True:
+                told = self._alone(made.label) if made.label.alone else self._by_ends
+                found = [Pairing(made, reset) for reset in _find(made.label, told)]
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or (
+                    not silent and all(pairing.explained or pairing.untold for pairing in found)
+                ):
+                    return found
+                self._changed.wait(left_s)
+
+    def _alone(self, label: Label) -> dict[_Ends, list[Reset]]:
+        """Records from the events of the label's namespace only, as if the peer were on another machine."""
+        stories = Stories(platform.node(), time.time_ns() - time.monotonic_ns())
+        stories.feed([event for event in self._events if event.netns == label.netns], 0)
+        told: dict[_Ends, list[Reset]] = {}
+        for reset in stories.flush():
+            told.setdefault((reset.netns, reset.local, reset.peer), []).append(reset)
+        return told
+
+
+def _find(label: Label, records: dict[_Ends, list[Reset]]) -> Iterator[Reset | None]:
+    for local, peer in label.pairs:
+        told = records.get((label.netns, local, peer), [])
+        same_way = [reset for reset in told if reset.direction == label.direction]
+        right = [reset for reset in same_way if reset.cause == label.cause]
+        yield next(iter(right or same_way or told), None)

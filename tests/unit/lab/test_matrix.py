@@ -1,0 +1,160 @@
+"""What was made against what was explained."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from unit.watch.samples import received, sent
+
+from holdfast.causes import Basis, Direction, Ending, Severity
+from holdfast.events import Endpoint, Process, Reset
+from holdfast.lab import SCENARIOS
+from holdfast.lab.label import Label, Pair
+from holdfast.lab.matrix import SILENT, Pairing, Records
+from holdfast.lab.runner import Made
+
+SERVER, CLIENT = Endpoint("10.64.1.2", 80), Endpoint("10.64.0.2", 5000)
+ENDS: Pair = (SERVER, CLIENT)
+WAIT_S = 10.0
+
+
+def made(cause: str = "linger_zero", *, pairs: tuple[Pair, ...] = (ENDS,), **differs: Any) -> Made:
+    """A scenario that ran: its server, pid 812 in namespace 40, reset these connections."""
+    fields: dict[str, Any] = {"sender": "local", "direction": Direction.SENT, "owner_pid": 812, "netns": 40}
+    label = Label(cause, pairs=pairs, **fields | differs)
+    return Made(SCENARIOS[cause], 4, label, 0, 1, {"server": 40}, {}, {})
+
+
+def reset(**differs: Any) -> Reset:
+    """The record that explains :func:`made`."""
+    fields: dict[str, Any] = {
+        "id": "1",
+        "host": "",
+        "time": "",
+        "ending": Ending.RESET,
+        "direction": Direction.SENT,
+        "cause": "linger_zero",
+        "basis": Basis.OBSERVED,
+        "severity": Severity.WARNING,
+        "noise": False,
+        "local": SERVER,
+        "peer": CLIENT,
+        "sender": "local",
+        "owner": Process(812, "lab-server"),
+        "netns": 40,
+    }
+    return Reset(**fields | differs)
+
+
+@pytest.mark.parametrize(
+    ("record", "differences"),
+    [
+        (reset(), {}),
+        (reset(cause="closed_port"), {"cause": ("linger_zero", "closed_port")}),
+        (reset(sender="path"), {"sender": ("local", "path")}),
+        (reset(owner=Process(813, "lab-server")), {"owner_pid": (812, 813)}),
+        (reset(owner=None), {"owner_pid": (812, None)}),
+        (None, {"record": ("linger_zero", None)}),
+    ],
+)
+def test_what_differs_is_named(record: Reset | None, differences: dict[str, object]) -> None:
+    pairing = Pairing(made(), record)
+    assert (pairing.differences(), pairing.explained) == (differences, not differences)
+
+
+def test_an_owner_is_wrong_where_nobody_owned_it() -> None:
+    assert Pairing(made(owner_pid=None), reset()).differences() == {"owner_pid": (None, 812)}
+
+
+def test_of_an_orderly_end_nothing_may_be_told() -> None:
+    silent = made(SILENT)
+    assert Pairing(silent, None).explained
+    assert Pairing(silent, reset()).differences() == {"record": (None, "linger_zero")}
+
+
+@pytest.mark.parametrize(
+    ("cause", "said", "reason", "untold"),
+    [
+        ("mptcp_prohibited", "mptcp_unspecified", None, True),
+        ("mptcp_prohibited", "mptcp_unspecified", "MPTCP_RST_EPROHIBIT", False),
+        ("mptcp_prohibited", "unknown", None, False),
+        ("linger_zero", "mptcp_unspecified", None, False),
+    ],
+)
+def test_only_a_missing_reason_excuses_a_cause(
+    cause: str, said: str, reason: str | None, untold: bool
+) -> None:
+    assert Pairing(made(cause), reset(cause=said, kernel_reason=reason)).untold is untold
+
+
+def test_json_has_the_documented_keys() -> None:
+    told = Pairing(made(), reset()).as_json()
+    assert told == {
+        "scenario": "linger_zero",
+        "family": 4,
+        "label": {"cause": "linger_zero", "sender": "local", "owner_pid": 812},
+        "explained": True,
+        "reset": reset().as_json(),
+    }
+    assert Pairing(made(), None).as_json()["reset"] is None
+
+
+def explained_by(records: Records, one: Made, timeout_s: float = 0.0) -> list[str | None]:
+    return [
+        pairing.reset.id if pairing.reset is not None else None for pairing in records.pair(one, timeout_s)
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"netns": 41},
+        {"netns": None},
+        {"local": CLIENT, "peer": SERVER},
+        {"peer": Endpoint("10.64.0.2", 5001)},
+    ],
+)
+def test_a_record_of_another_connection_explains_nothing(other: dict[str, Any]) -> None:
+    records = Records()
+    records.add(reset(**other))
+    assert explained_by(records, made()) == [None]
+
+
+def test_of_several_records_the_right_one_is_taken() -> None:
+    records = Records()
+    records.add(reset(id="other way", direction=Direction.RECEIVED))
+    assert explained_by(records, made()) == ["other way"]
+    records.add(reset(id="same way", cause="closed_port"))
+    assert explained_by(records, made()) == ["same way"]
+    records.add(reset(id="right"))
+    assert explained_by(records, made()) == ["right"]
+
+
+def test_each_connection_has_its_pairing_in_order() -> None:
+    second = Endpoint("10.64.0.2", 5001)
+    records = Records()
+    records.add(reset(id="b", peer=second))
+    assert explained_by(records, made(pairs=(ENDS, (SERVER, second)))) == [None, "b"]
+
+
+def test_a_record_that_comes_later_is_waited_for() -> None:
+    records = Records()
+    later = threading.Timer(0.05, records.add, [reset(id="late")])
+    later.start()
+    assert explained_by(records, made(), WAIT_S) == ["late"]
+    later.join()
+
+
+def test_one_end_alone_is_judged_from_its_own_namespaces_events() -> None:
+    """As if the peer were on another machine: what the peer's namespace saw must not help."""
+    victim = received(None, local=CLIENT, peer=SERVER, netns=50, cookie=9)
+    sender = sent("TCP_ABORT_ON_CLOSE", local=SERVER, peer=CLIENT, netns=40, cookie=8)
+    one = made("peer_aborted", pairs=((CLIENT, SERVER),), direction=Direction.RECEIVED, netns=50, alone=True)
+    records = Records()
+    records.tap([sender, victim])
+    (pairing,) = records.pair(one, 0.0)
+    assert pairing.reset is not None
+    assert (pairing.reset.cause, pairing.reset.basis) == ("peer_aborted", Basis.NONE)
