@@ -1,0 +1,79 @@
+"""What the options of ``holdfast watch`` accept: each checks its values, or says what is wrong."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from pathlib import Path
+
+import click
+
+from holdfast.causes import CAUSES
+from holdfast.cli.render import printable
+from holdfast.errors import UsageError
+from holdfast.linux.cgroups import find_mount
+from holdfast.linux.namespaces import PROC
+
+
+def causes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Identifiers of causes; a near one is suggested."""
+    for value in values:
+        if value not in CAUSES:
+            near = difflib.get_close_matches(value, CAUSES, 1)
+            hint = (
+                f" Did you mean {near[0]}?" if near else " The causes are listed in docs/reference/causes.md."
+            )
+            raise UsageError(f"there is no cause '{printable(value)}'.{hint}")
+    return values
+
+
+def pids(ctx: click.Context, param: click.Parameter, values: tuple[int, ...]) -> tuple[int, ...]:
+    """Processes that live."""
+    for value in values:
+        if not (PROC / str(value)).exists():
+            raise UsageError(f"no process has the pid {value}: see ps -e.")
+    return values
+
+
+def namespaces(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """Network namespaces by inode number, path or name, as inode numbers."""
+    return tuple(_namespace(value) for value in values)
+
+
+def _namespace(value: str) -> int:
+    if value.isdecimal() and len(value) <= len(str(1 << 32)) and int(value) < 1 << 32:
+        return int(value)
+    path = Path(value if "/" in value else f"/run/netns/{value}")
+    shown = printable(str(path))
+    try:
+        found = os.stat(path)
+        if found.st_dev == os.stat(PROC / "self/ns/net").st_dev:
+            return found.st_ino
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"there is no network namespace {shown} ({why}): see lsns -t net.") from error
+    raise UsageError(f"{shown} is no network namespace: see lsns -t net.")
+
+
+def cgroups(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths of control groups as the kernel has them."""
+    mount = find_mount()
+    return tuple(_cgroup(value, str(mount) if mount else "/sys/fs/cgroup") for value in values)
+
+
+def _cgroup(value: str, mount: str) -> str:
+    # Completed by a shell it starts at the mount point; the kernel's path starts below it.
+    path = value.removeprefix(mount) if value.startswith(f"{mount}/") else value
+    if not path.startswith("/"):
+        shown = printable(value)
+        raise UsageError(f"the control group '{shown}' must start with a slash: see systemd-cgls.")
+    return path
+
+
+def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """A number."""
+    if value is not None and math.isnan(value):
+        raise UsageError("--duration takes a number of seconds.")
+    return value
