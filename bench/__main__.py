@@ -1,0 +1,45 @@
+"""``python -m bench [SECTION ...]``: measure, print the tables, and say whether what is promised holds."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import argparse
+import time
+
+from bench import report
+from bench.flooding import Flooding
+from bench.hooks import Hooks
+from bench.programs import Programs
+from bench.slowdown import Slowdown
+from bench.tools import Tools, machine, say
+
+SECTIONS = ("flood", "programs", "hooks", "traffic")
+
+
+def main() -> None:
+    """Run the sections that are asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"any of {', '.join(SECTIONS)}")
+    wanted = parser.parse_args().sections or list(SECTIONS)
+    if unknown := set(wanted) - set(SECTIONS):
+        parser.error(f"there is no section {sorted(unknown)[0]}: choose from {', '.join(SECTIONS)}")
+    begun = time.monotonic()
+    verdicts = report.Verdicts()
+    report.note(time.strftime("%Y-%m-%d %H:%M %Z; ") + machine())
+    with Tools() as tools:
+        if "flood" in wanted:
+            Flooding(tools).run(verdicts)
+        if "programs" in wanted:
+            Programs(tools).run(verdicts)
+        if "hooks" in wanted:
+            Hooks(tools).run()
+        if "traffic" in wanted:
+            Slowdown(tools).run()
+    if {"flood", "programs"} & set(wanted):
+        verdicts.show()
+    report.note(machine())
+    say(f"took {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
