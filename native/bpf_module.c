@@ -81,7 +81,7 @@ static struct bpf_program *find_program(Object *self, const char *name)
 	return program;
 }
 
-/* The offset of a variable in .rodata, from the object's own BTF; -1 if it has none. */
+/* The offset of a variable in .rodata, from the object's own BTF (NULL if it has none); or -1. */
 static long constant_offset(const struct btf *btf, const char *name,
 			    Py_ssize_t bytes)
 {
@@ -89,6 +89,8 @@ static long constant_offset(const struct btf *btf, const char *name,
 	const struct btf_type *section, *t;
 	int id, i;
 
+	if (!btf)
+		return -1;
 	id = btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC);
 	if (id < 0)
 		return -1;
