@@ -19,6 +19,7 @@ from bench.frames import syn_flood
 from bench.network import Pair
 from bench.tools import Tools, say
 from bench.watcher import Watcher
+from holdfast.watch.kernel.source import EVERYTHING
 
 RING_BYTES = 16 << 20
 """The default, and what docs/explanation/cost.md says."""
@@ -119,7 +120,7 @@ class Flooding:
             say("flood: the same with --no-segments")
             ignoring = self._watched(watcher, "Holdfast, --no-segments", 0, PEER_S, segments=False)
             say(f"flood: {FULL_RATE:,} a second, each with a record of its own")
-            full = self._watched(watcher, "Holdfast, nothing folded", FULL_RATE, PEER_S, keep=4096)
+            full = self._watched(watcher, "Holdfast, nothing folded", FULL_RATE, PEER_S, keep=EVERYTHING)
         return paced, unpaced, ignoring, full
 
     def _watched(self, watcher: Watcher, name: str, rate: int, seconds: float, **settings: int) -> Taken:

@@ -16,7 +16,6 @@ import sys
 from types import TracebackType
 from typing import IO, Any, Self
 
-from holdfast.watch.kernel import source as kernel_source
 from holdfast.watch.kernel.source import KernelSource
 from holdfast.watch.session import Session
 
@@ -33,7 +32,6 @@ class Consumer:
     def obey(self, do: str, **settings: Any) -> dict[str, Any]:
         """The answer to one command."""
         if do == "start":
-            kernel_source.KEEP_PER_DRAIN = settings.pop("keep", kernel_source.KEEP_PER_DRAIN)
             self._source = KernelSource(**settings)
             self._session = Session(self._source)
             self._records = 0
@@ -104,7 +102,7 @@ class Watcher:
         )
 
     def ask(self, do: str, **settings: Any) -> dict[str, Any]:
-        """Have it ``start`` (arguments of KernelSource, ``keep``), ``report`` or ``stop``.
+        """Have it ``start`` (arguments of KernelSource), ``report`` or ``stop``.
 
         Raises:
             RuntimeError: it died; its words are on standard error.

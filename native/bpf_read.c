@@ -54,25 +54,29 @@ PyObject *object_sums(Object *self, PyObject *args)
 }
 
 const char drain_doc[] =
-	"drain(map, record_bytes, key_bytes, keep)\n--\n\n"
-	"Empty the ring buffer. Of the records that begin with the same key\n"
-	"at most `keep` are returned whole; the others are only counted.\n\n"
-	"Returns (records: bytes, folded: dict of key to count). At most\n"
-	"4096 records are returned; what is left waits in the ring.";
+	"drain(map, plenty, keep)\n--\n\n"
+	"Empty the ring buffer of `struct event`. If more than `plenty` records\n"
+	"are in it, of those alike only the first `keep` are returned and the\n"
+	"others are counted. Alike are those with one tally key and process, and\n"
+	"one port at the same end.\n\n"
+	"Returns (records: bytes, folded), folded a dict of (tally key, local port,\n"
+	"peer port, pid), 0 for what varies, to the count. At most 4096 records are\n"
+	"returned; what is left waits in the ring.";
 
 static PyObject *folded_dict(const struct ring *ring)
 {
 	PyObject *result = PyDict_New(), *pair;
 	size_t i;
 
-	for (i = 0; result && i < RING_KEYS; i++) {
-		const struct ring_key *k = &ring->keys[i];
+	for (i = 0; result && ring->folding && i < RING_KEYS; i++) {
+		const struct ring_count *c = &ring->counts[i];
 
-		if (k->seen <= ring->keep)
+		if (!c->folded)
 			continue;
-		pair = Py_BuildValue("(y#k)", k->bytes,
-				     (Py_ssize_t)ring->key_bytes,
-				     (unsigned long)(k->seen - ring->keep));
+		pair = Py_BuildValue("((y#HHI)n)", &c->key.tally,
+				     (Py_ssize_t)sizeof(c->key.tally),
+				     c->key.local_port, c->key.peer_port,
+				     c->key.pid, (Py_ssize_t)c->folded);
 		if (!pair || PyDict_SetItem(result, PyTuple_GET_ITEM(pair, 0),
 					    PyTuple_GET_ITEM(pair, 1)))
 			Py_CLEAR(result);
@@ -83,43 +87,40 @@ static PyObject *folded_dict(const struct ring *ring)
 
 PyObject *object_drain(Object *self, PyObject *args)
 {
-	Py_ssize_t record_bytes, key_bytes;
-	unsigned int keep;
+	Py_ssize_t plenty, keep;
 	struct bpf_map *map;
 	const char *name;
 	PyObject *folded;
 	int error;
 
-	if (!PyArg_ParseTuple(args, "snnI", &name, &record_bytes, &key_bytes,
-			      &keep))
+	if (!PyArg_ParseTuple(args, "snn", &name, &plenty, &keep))
 		return NULL;
 	map = find_map(self, name);
 	if (!map)
 		return NULL;
-	if (record_bytes < key_bytes || record_bytes > RING_RECORD_BYTES ||
-	    key_bytes < 1 || key_bytes > RING_KEY_BYTES || !keep)
+	if (plenty < 0 || keep < 1)
 		return PyErr_Format(PyExc_ValueError,
-				    "impossible record layout");
-	if (self->ring && (self->ring->map_fd != bpf_map__fd(map) ||
-			   self->ring->record_bytes != (size_t)record_bytes ||
-			   self->ring->key_bytes != (size_t)key_bytes))
+				    "nobody keeps %zd records, or %zd of alike",
+				    plenty, keep);
+	if (self->ring && self->ring->map_fd != bpf_map__fd(map))
 		return PyErr_Format(PyExc_ValueError,
-				    "another ring or layout than before");
+				    "another ring than before");
 	if (!self->ring)
-		self->ring = ring_new(bpf_map__fd(map), (size_t)record_bytes,
-				      (size_t)key_bytes);
+		self->ring = ring_new(bpf_map__fd(map));
 	if (!self->ring)
 		return raise_errno(errno, "reading ring", name);
 	Py_BEGIN_ALLOW_THREADS;
-	error = ring_drain(self->ring, keep);
+	error = ring_drain(self->ring, (size_t)plenty, (size_t)keep);
 	Py_END_ALLOW_THREADS;
 	if (error)
 		return raise_errno(-error, "reading ring", name);
 	folded = folded_dict(self->ring);
 	if (!folded)
 		return NULL;
-	return Py_BuildValue("(y#N)", self->ring->records,
-			     (Py_ssize_t)self->ring->used, folded);
+	return Py_BuildValue(
+		"(y#N)", self->ring->records,
+		(Py_ssize_t)(self->ring->used * sizeof(*self->ring->records)),
+		folded);
 }
 
 const char statistics_doc[] =

@@ -3,6 +3,7 @@
 
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,64 +11,128 @@
 /* Not an error: the buffer is full and the rest waits in the ring. */
 #define RING_FULL (-EXFULL)
 
-static uint64_t key_hash(const unsigned char *bytes, size_t length)
+_Static_assert(sizeof(struct ring_key) == 24, "ring_key has a hole");
+
+static size_t key_hash(const struct ring_key *key)
 {
+	const unsigned char *bytes = (const unsigned char *)key;
+	size_t length = sizeof(*key);
 	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
 
 	while (length--)
 		hash = (hash ^ *bytes++) * 1099511628211ULL;
-	return hash;
+	return (size_t)hash;
 }
 
-/* How often this key was seen in this drain, now included. */
-static size_t key_count(struct ring *ring, const unsigned char *key)
+/* The place of a key: where it is counted, or a free one. */
+static struct ring_count *count_of(struct ring *ring,
+				   const struct ring_key *key)
 {
-	size_t i = key_hash(key, ring->key_bytes);
-	struct ring_key *k;
+	size_t i = key_hash(key);
+	struct ring_count *count;
 
 	for (;; i++) {
-		k = &ring->keys[i & (RING_KEYS - 1)];
-		if (k->seen && !memcmp(k->bytes, key, ring->key_bytes))
-			return ++k->seen;
-		if (!k->seen)
-			break;
+		count = &ring->counts[i & (RING_KEYS - 1)];
+		if (!count->kept || !memcmp(&count->key, key, sizeof(*key)))
+			return count;
 	}
-	/* Too many kinds at once: keep the record, do not fold it. */
-	if (ring->keys_used > RING_KEYS / 2)
-		return 1;
-	memcpy(k->bytes, key, ring->key_bytes);
-	ring->keys_used++;
-	return ++k->seen;
+}
+
+/* Whether one more may be kept; if not, it is counted as folded. */
+static bool count_admits(const struct ring *ring, struct ring_count *count)
+{
+	if (count->kept < ring->keep)
+		return true;
+	count->folded++;
+	return false;
+}
+
+/* Looked up anew: the place found before may have been taken meanwhile. */
+static void count_kept(struct ring *ring, const struct ring_key *key)
+{
+	struct ring_count *count = count_of(ring, key);
+
+	if (!count->kept) {
+		/* Too many kinds at once: it is kept, and never folded. */
+		if (ring->counts_used > RING_KEYS / 2)
+			return;
+		count->key = *key;
+		ring->counts_used++;
+	}
+	count->kept++;
+}
+
+/*
+ * Whether to keep a record. Alike are those with the same tally, process and port at one
+ * end: the other end of a flood has a port of its own each time. Only what is kept makes
+ * a place in the table, so that the flood does not fill it.
+ */
+static bool record_kept(struct ring *ring, const struct event *e)
+{
+	struct ring_key local = {
+		.tally = e->key,
+		.pid = e->closer.pid ? e->closer.pid : e->opener.pid,
+		.local_port = e->local_port,
+	};
+	struct ring_key peer = { .tally = e->key,
+				 .pid = local.pid,
+				 .peer_port = e->peer_port };
+	struct ring_key any = { .tally = e->key };
+
+	if (!count_admits(ring, count_of(ring, &local)) ||
+	    !count_admits(ring, count_of(ring, &peer)))
+		return false;
+	if (ring->apart < RING_APART_MAX) {
+		ring->apart++;
+		count_kept(ring, &local);
+		count_kept(ring, &peer);
+		return true;
+	}
+	if (!count_admits(ring, count_of(ring, &any)))
+		return false;
+	count_kept(ring, &any);
+	return true;
+}
+
+/* There are more than we can afford: fold those that are kept already, too. */
+static void ring_fold(struct ring *ring)
+{
+	size_t found = ring->used, i;
+
+	ring->folding = true;
+	ring->used = 0;
+	for (i = 0; i < found; i++)
+		if (record_kept(ring, &ring->records[i]))
+			ring->records[ring->used++] = ring->records[i];
 }
 
 static int record_take(void *context, void *data, size_t size)
 {
+	const struct event *e = data;
 	struct ring *ring = context;
 
-	if (size < ring->record_bytes)
+	if (size < sizeof(*e))
 		return -EPROTO;
 	/* Folded records fill nothing: without a bound a flood would keep us. */
 	ring->taken++;
-	if (key_count(ring, data) <= ring->keep) {
-		memcpy(ring->records + ring->used, data, ring->record_bytes);
-		ring->used += ring->record_bytes;
-	}
-	if (ring->used == RING_RECORDS_MAX * ring->record_bytes ||
-	    ring->taken == RING_TAKEN_MAX)
+	if (!ring->folding && ring->used == ring->plenty)
+		ring_fold(ring);
+	if (!ring->folding || record_kept(ring, e))
+		ring->records[ring->used++] = *e;
+	/* Whoever can afford more than fits is given it in parts. */
+	if (ring->used == RING_RECORDS_MAX || ring->taken == RING_TAKEN_MAX)
 		return RING_FULL;
 	return 0;
 }
 
-struct ring *ring_new(int map_fd, size_t record_bytes, size_t key_bytes)
+struct ring *ring_new(int map_fd)
 {
 	struct ring *ring = calloc(1, sizeof(*ring));
 
 	if (!ring)
 		return NULL;
 	ring->map_fd = map_fd;
-	ring->record_bytes = record_bytes;
-	ring->key_bytes = key_bytes;
-	ring->records = malloc(RING_RECORDS_MAX * record_bytes);
+	ring->records = malloc(RING_RECORDS_MAX * sizeof(*ring->records));
 	if (ring->records)
 		ring->buffer =
 			ring_buffer__new(map_fd, record_take, ring, NULL);
@@ -78,16 +143,19 @@ struct ring *ring_new(int map_fd, size_t record_bytes, size_t key_bytes)
 	return ring;
 }
 
-int ring_drain(struct ring *ring, size_t keep)
+int ring_drain(struct ring *ring, size_t plenty, size_t keep)
 {
 	int error;
 
+	ring->plenty = plenty;
 	ring->keep = keep;
 	ring->used = 0;
 	ring->taken = 0;
-	if (ring->keys_used)
-		memset(ring->keys, 0, sizeof(ring->keys));
-	ring->keys_used = 0;
+	ring->apart = 0;
+	if (ring->folding)
+		memset(ring->counts, 0, sizeof(ring->counts));
+	ring->folding = false;
+	ring->counts_used = 0;
 	error = ring_buffer__consume(ring->buffer);
 	return error < 0 && error != RING_FULL ? error : 0;
 }

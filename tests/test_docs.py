@@ -13,9 +13,10 @@ from types import ModuleType
 import pytest
 
 from holdfast.causes import CAUSES, NOISE, Basis, Direction, Ending, Severity, Trigger
-from holdfast.events import Harm, Reset
+from holdfast.events import Endpoint, Event, Harm, Kind, Reset
 from holdfast.lab import SCENARIOS, Label, Made
 from holdfast.lab.matrix import Pairing
+from holdfast.watch.diagnose.totals import folded_json
 from holdfast.watch.kernel.abilities import ABILITIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,6 +115,12 @@ def test_the_parts_of_a_record_are_documented() -> None:
     assert isinstance(owner, dict) and isinstance(harm, dict)
     assert json_tables("### `owner`") == set(owner)
     assert json_tables("### `harm`") == set(harm) == {field.name for field in dataclasses.fields(Harm)}
+
+
+def test_what_was_folded_is_documented() -> None:
+    nowhere = Endpoint("::", 0)
+    group = folded_json(Event(Kind.RESET_RECEIVED, 0, nowhere, nowhere), 1)
+    assert json_tables("## What was folded") == {"schema", "folded"} | set(group)
 
 
 def test_the_objects_of_the_lab_are_documented() -> None:

@@ -46,6 +46,15 @@ def test_what_would_touch_the_machine_is_refused() -> None:
 
 @pytest.mark.needs_bpf
 @pytest.mark.needs_netns
+def test_each_of_many_is_explained() -> None:
+    """The watch of the lab folds nothing: 80 resets of one cause are 80 explanations."""
+    done = holdfast("lab", "run", "linger_zero", "--count", "80", "--json")
+    explained = [json.loads(line)["explained"] for line in done.out.splitlines()]
+    assert (done.code, explained) == (0, [True] * 80)
+
+
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
 def test_json_has_the_documented_shape_for_each_connection_of_each_family() -> None:
     done = holdfast(
         "lab", "run", "linger_zero", "closed_port", SILENT, "--family", "both", "--count", "2", "--json"

@@ -23,10 +23,10 @@ from kernel.watching import await_that, each_of
 from holdfast.events import Kind
 from holdfast.watch.kernel import wire
 from holdfast.watch.kernel.load import OBJECT, Monitor
-from holdfast.watch.kernel.source import KEEP_PER_DRAIN, KernelSource
+from holdfast.watch.kernel.source import ALIKE, EVERYTHING, KernelSource
 
 _bpf = pytest.importorskip("holdfast._bpf", exc_type=ModuleNotFoundError)
-LAYOUT = (wire.EVENT.size, wire.TALLY_KEY.size)
+PLENTY = 1_000_000
 Inside = Callable[[Callable[[], Any]], Any]
 
 
@@ -102,8 +102,8 @@ def test_a_damaged_object_is_refused(tmp_path: Path) -> None:
         (("iterate", "socket_found"), OSError, "attaching socket_found"),
         (("sums", "nothing"), KeyError, "no BPF map named nothing"),
         (("sums", "losses"), ValueError, "losses is not a loaded map of counters"),
-        (("drain", "nothing", *LAYOUT, 1), KeyError, "no BPF map named nothing"),
-        (("drain", "ring", *LAYOUT, 1), OSError, "reading ring ring"),
+        (("drain", "nothing", 1, 1), KeyError, "no BPF map named nothing"),
+        (("drain", "ring", 1, 1), OSError, "reading ring ring"),
         (("load", 7), TypeError, "not iterable"),
         (("load", ["nothing"]), KeyError, "not every one of"),
         (("load", ["state_changed", "nothing"]), KeyError, "not every one of"),
@@ -127,7 +127,7 @@ EVERY_CALL: list[tuple[Any, ...]] = [
     ("attach", "state_changed"),
     ("iterate", "socket_found"),
     ("sums", "losses"),
-    ("drain", "ring", *LAYOUT, 1),
+    ("drain", "ring", 1, 1),
     ("statistics",),
     ("skipped",),
 ]
@@ -161,18 +161,16 @@ def test_an_object_that_was_never_made_is_closed() -> None:
     [
         (("load", []), OSError, "load can't be attempted twice"),
         (("set_constant", "segments", b"\1"), ValueError, "set too late"),
-        (("drain", "ring", 1 << 62, 16, 1), ValueError, "impossible record layout"),
         (("set_max_entries", "ring", 4096), OSError, "sizing map ring"),
         (("attach", "state_changed"), OSError, "can't attach before loaded"),
         (("iterate", "reset_sent"), OSError, "attaching reset_sent"),
         (("sums", "ring"), ValueError, "ring is not a loaded map of counters"),
         (("sums", "closed"), ValueError, "closed is not a loaded map of counters"),
-        (("drain", "losses", *LAYOUT, 1), OSError, "reading ring losses"),
-        (("drain", "ring", 0, 1, 1), ValueError, "impossible record layout"),
-        (("drain", "ring", 16, 17, 1), ValueError, "impossible record layout"),
-        (("drain", "ring", 64, 33, 1), ValueError, "impossible record layout"),
-        (("drain", "ring", 64, -1, 1), ValueError, "impossible record layout"),
-        (("drain", "ring", 64, 16, 0), ValueError, "impossible record layout"),
+        (("drain", "losses", 1, 1), OSError, "reading ring losses"),
+        (("drain", "ring", -1, 1), ValueError, "nobody keeps -1 records, or 1 of alike"),
+        (("drain", "ring", 1, 0), ValueError, "nobody keeps 1 records, or 0 of alike"),
+        (("drain", "ring", 1, -1), ValueError, "nobody keeps 1 records, or -1 of alike"),
+        (("drain", "ring", 1, 1 << 64), OverflowError, "too large"),
     ],
 )
 def test_misuse_after_loading(loaded: Any, call: tuple[Any, ...], error: type[Exception], words: str) -> None:
@@ -182,18 +180,17 @@ def test_misuse_after_loading(loaded: Any, call: tuple[Any, ...], error: type[Ex
 
 
 @pytest.mark.needs_bpf
-@pytest.mark.parametrize("call", [("closed", *LAYOUT, 1), ("ring", 64, 16, 1), ("ring", LAYOUT[0], 8, 1)])
-def test_a_ring_keeps_the_layout_it_was_first_read_with(loaded: Any, call: tuple[Any, ...]) -> None:
-    loaded.drain("ring", *LAYOUT, 1)
-    with pytest.raises(ValueError, match="another ring or layout than before"):
-        loaded.drain(*call)
+def test_an_object_is_read_by_one_ring(loaded: Any) -> None:
+    loaded.drain("ring", 1, 1)
+    with pytest.raises(ValueError, match="another ring than before"):
+        loaded.drain("closed", 1, 1)
 
 
 @pytest.mark.needs_bpf
 def test_a_fresh_object_has_counted_nothing(loaded: Any) -> None:
     assert loaded.sums("losses") == {loss.to_bytes(4, "little"): 0 for loss in wire.Loss}
     assert loaded.sums("tallies") == {}
-    assert loaded.drain("ring", *LAYOUT, 1) == (b"", {})
+    assert loaded.drain("ring", 1, 1) == (b"", {})
     assert loaded.statistics() == {}
 
 
@@ -211,7 +208,7 @@ def test_closing_detaches() -> None:
     monitor = Monitor()
     monitor.close()
     with pytest.raises(ValueError, match="closed"):
-        monitor.object.drain("ring", *LAYOUT, 1)
+        monitor.object.drain("ring", 1, 1)
     monitor.close()
 
 
@@ -234,9 +231,9 @@ def kinds(records: bytes, of: int) -> Counter[Kind]:
     return Counter(event.kind for event in wire.decode(records, names) if event.netns == of)
 
 
-def folded_kinds(folded: dict[bytes, int], of: int) -> Counter[Kind]:
+def folded_kinds(folded: dict[tuple[bytes, int, int, int], int], of: int) -> Counter[Kind]:
     found = Counter[Kind]()
-    for raw, times in folded.items():
+    for (raw, *_), times in folded.items():
         event = wire.event_of_key(wire.TallyKey(*wire.TALLY_KEY.unpack(raw)), wire.Names({}, 1))
         if event.netns == of:
             found[event.kind] += times
@@ -245,17 +242,96 @@ def folded_kinds(folded: dict[bytes, int], of: int) -> Counter[Kind]:
 
 @pytest.mark.needs_bpf
 @pytest.mark.needs_netns
-@pytest.mark.parametrize(("count", "keep"), [(10, 64), (64, 64), (65, 64), (200, 64), (200, 1), (200, 199)])
-def test_beyond_what_is_kept_alike_records_are_counted(inside: Inside, count: int, keep: int) -> None:
+@pytest.mark.parametrize(("count", "keep"), [(10, 64), (64, 64), (65, 64), (200, 64), (200, 1), (91, 90)])
+@pytest.mark.parametrize("plenty", [0, 3])
+def test_where_not_all_can_be_kept_alike_records_are_counted(
+    inside: Inside, count: int, keep: int, plenty: int
+) -> None:
+    """512 are told apart by port and process: enough for 4 times 90, and for what others reset here."""
     monitor = Monitor()
     try:
         of = inside(lambda: refuse(count))
-        records, folded = monitor.object.drain("ring", *LAYOUT, keep)
+        records, folded = monitor.object.drain("ring", plenty, keep)
         kept, each = min(count, keep), each_of(monitor.hooks)
         assert kinds(records, of) == dict.fromkeys(each, kept)
         assert folded_kinds(folded, of) == {kind: count - kept for kind in each if count > kept}
-        again, folded = monitor.object.drain("ring", *LAYOUT, keep)
+        again, folded = monitor.object.drain("ring", plenty, keep)
         assert (kinds(again, of), folded_kinds(folded, of)) == ({}, {})
+    finally:
+        monitor.close()
+
+
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_nothing_is_folded_until_there_is_more_than_plenty(inside: Inside, beyond: int) -> None:
+    """Others reset too on this host: so what is plenty is found by how many records there were."""
+    monitor = Monitor()
+    try:
+        of = inside(lambda: refuse(50))
+        each = each_of(monitor.hooks)
+        records, folded = monitor.object.drain("ring", 50 * len(each) - beyond, 1)
+        others = len(records) // wire.EVENT.size != 50 * len(each)
+        if others or beyond:
+            assert kinds(records, of).total() + folded_kinds(folded, of).total() == 50 * len(each)
+        if not others and not beyond:
+            assert (kinds(records, of), folded) == (dict.fromkeys(each, 50), {})
+        if beyond:
+            assert kinds(records, of) == dict.fromkeys(each, 1)
+    finally:
+        monitor.close()
+
+
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
+def test_a_flood_does_not_hide_another_port(inside: Inside) -> None:
+    """The same cause, namespace and process; only the ports differ, at one end each."""
+    monitor = Monitor()
+    try:
+
+        def flood_and_one() -> tuple[int, int]:
+            of = refuse(300)
+            with socket.socket() as sock:
+                sock.bind(("127.0.0.1", 0))
+                assert sock.connect_ex(("127.0.0.1", 11)) == errno.ECONNREFUSED
+                own = sock.getsockname()[1]
+            refuse(300)
+            return of, own
+
+        of, own = inside(flood_and_one)
+        records, folded = monitor.object.drain("ring", 0, 8)
+        each = each_of(monitor.hooks)
+        told = Counter(
+            event.kind
+            for event in wire.decode(records, wire.Names({}, 1))
+            if event.netns == of and {event.local.port, event.peer.port} == {11, own}
+        )
+        assert told == dict.fromkeys(each, 1)
+        assert folded_kinds(folded, of) == dict.fromkeys(each, 600 - 16)
+        assert {bool(local) != bool(peer) for _, local, peer, _ in folded} == {True}
+    finally:
+        monitor.close()
+
+
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
+def test_a_flood_over_many_ports_is_folded_too(inside: Inside) -> None:
+    """Each port for itself is no flood; beyond so many of them the tally alone decides."""
+    monitor = Monitor()
+    try:
+
+        def refuse_each() -> int:
+            for port in range(2_000, 3_000):
+                with socket.socket() as sock:
+                    assert sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+            return netns()
+
+        of = inside(refuse_each)
+        records, folded = monitor.object.drain("ring", 0, 8)
+        each = each_of(monitor.hooks)
+        kept, more = kinds(records, of), folded_kinds(folded, of)
+        assert kept + more == dict.fromkeys(each, 1_000)
+        assert kept.total() <= 512 + 8 * len(each) * 2
     finally:
         monitor.close()
 
@@ -269,7 +345,7 @@ def test_more_than_one_drain_returns_waits_for_the_next(inside: Inside) -> None:
     try:
         of = inside(lambda: refuse(count))
         found, calls = Counter[Kind](), 0
-        while (got := monitor.object.drain("ring", *LAYOUT, 10_000))[0]:
+        while (got := monitor.object.drain("ring", PLENTY, 1))[0]:
             assert got[1] == {}
             assert len(got[0]) <= 4096 * wire.EVENT.size
             found += kinds(got[0], of)
@@ -281,21 +357,64 @@ def test_more_than_one_drain_returns_waits_for_the_next(inside: Inside) -> None:
         monitor.close()
 
 
+def told_by(source: KernelSource, of: int) -> Counter[Kind]:
+    """What one drain and what it left tell of a namespace."""
+    found = Counter[Kind]()
+    while events := source.drain():
+        found += Counter(event.kind for event in events if event.netns == of)
+    return found
+
+
 @pytest.mark.needs_bpf
 @pytest.mark.needs_netns
-def test_the_source_adds_up_what_it_folds(inside: Inside) -> None:
+def test_two_hundred_resets_at_once_are_told_one_by_one(inside: Inside) -> None:
+    """A process killed with its connections open is no flood."""
     with KernelSource() as source:
+        of = inside(lambda: refuse(200))
+        assert told_by(source, of) == dict.fromkeys(each_of(source.hooks), 200)
+        assert (source.folded, source.folds()) == (0, [])
+
+
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
+def test_who_wants_everything_is_told_everything(inside: Inside) -> None:
+    with KernelSource(keep=EVERYTHING) as source:
+        of = inside(lambda: refuse(1_500))
+        assert told_by(source, of) == dict.fromkeys(each_of(source.hooks), 1_500)
+        assert (source.folded, source.folds()) == (0, [])
+
+
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
+def test_the_source_adds_up_what_it_folds_and_says_of_what(inside: Inside) -> None:
+    with KernelSource(keep=0) as source:
         of = inside(lambda: refuse(200))
         told = Counter(event.kind for event in source.drain() if event.netns == of)
         each = each_of(source.hooks)
-        assert told == dict.fromkeys(each, KEEP_PER_DRAIN)
-        assert source.folded >= len(each) * (200 - KEEP_PER_DRAIN)
+        assert told == dict.fromkeys(each, ALIKE)
+        assert source.folded >= 2 * (200 - ALIKE)
+        folds = [(event, count) for event, count in source.folds() if event.netns == of]
+        assert Counter({event.kind: count for event, count in folds}) == dict.fromkeys(each, 200 - ALIKE)
+        # Of the refused connections one port is the same, at the one end or the other.
+        assert len({event.local.port or event.peer.port for event, _ in folds}) == 1
+        assert source.folds() == []
         totals = Counter[Kind]()
         for event, times in source.totals():
             if event.netns == of:
                 totals[event.kind] += times
         assert totals == dict.fromkeys(each, 200)
         assert (source.lost(), source.uncounted()) == (0, 0)
+
+
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
+def test_only_resets_are_more_like_them(inside: Inside) -> None:
+    """Arrivals and errors go with a reset and are none of their own: 200 are 2 times 200, not 4 times."""
+    with KernelSource(keep=0) as source:
+        inside(lambda: refuse(200))
+        source.drain()
+        resets = (Kind.RESET_SENT, Kind.RESET_RECEIVED)
+        assert source.folded == sum(count for event, count in source.folds() if event.kind in resets)
 
 
 # Without rights.

@@ -15,7 +15,7 @@ from holdfast.cli import render
 from holdfast.errors import KernelUnavailable, UsageError
 from holdfast.lab import NOT_MADE, SCENARIOS, Made, NoNetwork, Scenario, ScenarioFailed, find, make
 from holdfast.lab.matrix import Pairing, Records
-from holdfast.watch.kernel.source import KernelSource
+from holdfast.watch.kernel.source import EVERYTHING, KernelSource
 from holdfast.watch.session import Background, Session
 
 EPILOG = """\b
@@ -120,7 +120,7 @@ def explaining() -> Iterator[Records | None]:
     """Records of a watch by BPF that runs meanwhile; None, with the reason on standard error, without it."""
     records = Records()
     try:
-        source = KernelSource()
+        source = KernelSource(keep=EVERYTHING)
     except KernelUnavailable as error:
         click.echo(f"Made, but not explained: {error}", err=True)
         yield None

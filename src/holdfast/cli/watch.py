@@ -21,7 +21,7 @@ from rich.text import Text
 from holdfast.causes import Direction, Severity
 from holdfast.cli import checked, render
 from holdfast.events import Reset
-from holdfast.watch.diagnose.totals import by_cause
+from holdfast.watch.diagnose.totals import by_cause, folded_json
 from holdfast.watch.kernel.source import KernelSource
 from holdfast.watch.select import Selection, redacted
 from holdfast.watch.selfcheck import SelfCheck
@@ -33,7 +33,7 @@ CHECK_S = 5.0
 """How often our counts are held against the kernel's."""
 
 RATE_S = 1.0
-"""How often the kernel's counters are shown where nothing better is."""
+"""How often the kernel's counters are shown where nothing better is, and what was folded."""
 
 STORIES = 1024
 """How many stories are remembered, so that a reset between two local sockets gets one line and not two."""
@@ -169,6 +169,7 @@ class _View:
                 if now_s - rated_s >= RATE_S:
                     rated_s = now_s
                     self._show_rates()
+                    self._show_folds()
                 if status is not None:
                     status.update(Text(self._status(), style="dim"), refresh=True)
                 if deadline_s is not None and now_s >= deadline_s:
@@ -177,6 +178,7 @@ class _View:
                     raise BrokenPipeError
             self._show(session.finish(), count)
             self._show_rates()
+            self._show_folds()
         self._compare()
         self._close()
 
@@ -241,6 +243,15 @@ class _View:
         elif not self._as_json:
             for name, count in rates.counts.items():
                 self._out.print(Text(f"{f'+{count:,}':>8}  {COUNTERS[name]} ({name})"))
+
+    def _show_folds(self) -> None:
+        """In JSON, what has no record of its own; for people the number in the last line must do."""
+        source = self._opened.source
+        if not isinstance(source, KernelSource):
+            return
+        folds = [folded_json(*fold) for fold in source.folds() if self._selection.may_want(fold[0])]
+        if self._as_json and folds:
+            click.echo(json.dumps({"schema": 1, "folded": folds}))
 
     def _compare(self) -> None:
         source = self._opened.source

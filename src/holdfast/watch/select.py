@@ -8,10 +8,12 @@ import ipaddress
 from dataclasses import dataclass
 
 from holdfast.causes import Direction, Severity, at_least
-from holdfast.events import Endpoint, Event, Process, Reset
+from holdfast.events import Endpoint, Event, Kind, Process, Reset
 
 NO_NAME = "process"
 """What every process is called where names are left out."""
+
+_DIRECTIONS = {Kind.RESET_SENT: Direction.SENT, Kind.RESET_RECEIVED: Direction.RECEIVED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,21 @@ class Selection:
             and (self.direction is None or reset.direction == self.direction)
             and (not self.causes or reset.cause in self.causes)
             and (reset.noise or at_least(reset.severity, self.min_severity))
+        )
+
+    def may_want(self, folded: Event) -> bool:
+        """Whether what was folded may have passed the filters; what is not known of it passes.
+
+        Args:
+            folded: what such events have in common; a port of 0 differs from one to the other.
+        """
+        ports = (folded.local.port, folded.peer.port)
+        pid = folded.opener.pid if folded.opener else None
+        return (
+            (not self.pids or pid is None or pid in self.pids)
+            and (not self.ports or 0 in ports or any(port in self.ports for port in ports))
+            and (not self.netns or folded.netns is None or folded.netns in self.netns)
+            and (self.direction is None or _DIRECTIONS.get(folded.kind, self.direction) == self.direction)
         )
 
     def folds(self, reset: Reset) -> bool:

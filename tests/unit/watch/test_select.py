@@ -97,6 +97,28 @@ def test_usual_traffic_is_folded_unless_it_was_asked_for(
     assert Selection(**asked).folds(reset(noise=noise)) is folds
 
 
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ({}, True),
+        ({"ports": (9,)}, True),
+        ({"ports": (10,)}, True),  # the other port differs, and may be it
+        ({"pids": (7,)}, True),
+        ({"pids": (8,)}, False),
+        ({"netns": (40,)}, True),
+        ({"netns": (41,)}, False),
+        ({"direction": Direction.SENT}, True),
+        ({"direction": Direction.RECEIVED}, False),
+        ({"causes": ("linger_zero",)}, True),
+    ],
+)
+def test_of_what_was_folded_only_that_is_left_out_which_cannot_pass(
+    asked: dict[str, Any], wanted: bool
+) -> None:
+    alike = Event(Kind.RESET_SENT, 0, Endpoint("::", 9), Endpoint("::", 0), netns=40, opener=Process(7, ""))
+    assert Selection(**asked).may_want(alike) is wanted
+
+
 def test_usual_traffic_is_counted_whatever_severity_was_asked_for() -> None:
     usual = reset(noise=True, severity=Severity.INFO)
     assert Selection(min_severity=Severity.ERROR).wants(usual)

@@ -27,3 +27,17 @@ def by_cause(counted: Iterable[tuple[Event, int]]) -> Counter[Total]:
         elif event.kind is Kind.RESET_RECEIVED:
             totals[Direction.RECEIVED, None] += count
     return totals
+
+
+def folded_json(event: Event, count: int) -> dict[str, object]:
+    """A group of alike events that have no record of their own, with the keys of docs/reference/json.md."""
+    return {
+        "kind": event.kind.value,
+        "count": count,
+        # As in the totals: of what was received a count alone does not tell it.
+        "cause": sent_cause(event).cause if event.kind is Kind.RESET_SENT else None,
+        "local_port": event.local.port or None,
+        "peer_port": event.peer.port or None,
+        "pid": event.opener.pid if event.opener else None,
+        "netns": event.netns,
+    }

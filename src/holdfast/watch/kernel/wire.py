@@ -29,6 +29,7 @@ _KINDS = {
     6: Kind.SELF_RESET,
     7: Kind.ERROR,
 }
+KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
 
 _LISTEN, _SYN_SENT = states.NUMBERS["LISTEN"], states.NUMBERS["SYN_SENT"]
