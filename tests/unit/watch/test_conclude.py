@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import sys
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -321,3 +323,61 @@ def test_the_senders_record_says_what_the_other_end_lost() -> None:
     [first, _] = conclude([suffered, ABORT])
     evidence = [one.fact for one in record(first, "host", 0, None).evidence]
     assert "the other end lost 3,780,000 unsent bytes" in evidence
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many calls a piece of work makes, to Python itself too: no other load disturbs that."""
+    calls = 0
+
+    def count(frame: object, what: str, argument: object) -> None:
+        nonlocal calls
+        calls += what in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def refused_again_and_again(times: int) -> list[Event]:
+    """One port dials a closed port over and over: everything but time and socket is alike."""
+    found = []
+    for n in range(times):
+        at: dict[str, Any] = {"mono_ns": NOW_NS + n}
+        ends = mirrored(sent(cookie=2 * n + 10))
+        refusal = segment(RST | ACK, seq=0)
+        found += [
+            sent("NO_SOCKET", state=None, cookie=0, segment=segment(SYN), **at),
+            arrived(refusal, **ends | at),
+            received(refusal, state="SYN_SENT", **ends | at),
+            event(Kind.ERROR, error=errno.ECONNREFUSED, state="CLOSED", **ends | at),
+        ]
+    return found
+
+
+def forged_again_and_again(times: int) -> list[Event]:
+    """RSTs whose senders are not here: some obeyed by a socket of their own, some by none."""
+    found = []
+    for n in range(times):
+        own: dict[str, Any] = {"mono_ns": NOW_NS + n, "cookie": n + 10}
+        found += [
+            arrived(passive_rst(seq=n), **own),
+            received(passive_rst(seq=n), **own),
+            arrived(passive_rst(seq=n), mono_ns=NOW_NS + n, cookie=10_000 + n, in_window=True, exact=False),
+        ]
+    return found
+
+
+@pytest.mark.parametrize("scene", [refused_again_and_again, forged_again_and_again])
+def test_twice_as_many_events_are_twice_the_work(scene: Callable[[int], list[Event]]) -> None:
+    few, many = scene(100), scene(200)
+    assert calls_of(lambda: conclude(many)) < 2.5 * calls_of(lambda: conclude(few))
+
+
+def test_each_of_many_alike_resets_is_joined_with_one_other() -> None:
+    found = conclude(refused_again_and_again(300))
+    received_ends = [one for one in found if one.direction is Direction.RECEIVED]
+    assert len(received_ends) == len({id(one.sent_by) for one in received_ends}) == 300
+    assert {one.verdict.cause for one in found} == {"closed_port"}

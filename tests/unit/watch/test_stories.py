@@ -14,7 +14,7 @@ from transcripts.stories import ABORT, SUFFERED, TRANSCRIPTS, Step, at_port
 from unit.watch.samples import active_rst
 
 from holdfast.events import Endpoint, Event, Reset
-from holdfast.watch.diagnose.stories import LONGEST_NS, SETTLE_NS, Stories
+from holdfast.watch.diagnose.stories import LONGEST_NS, MOST_EVENTS, SETTLE_NS, Stories
 
 MS = 1_000_000
 
@@ -125,3 +125,21 @@ def test_what_belongs_to_a_waiting_pair_needs_no_room() -> None:
     assert kept.feed([SUFFERED, ABORT, scenes.ERROR], 0) == []
     assert kept.hurried == 0
     assert brief(kept.flush()) == scenes.BOTH_ENDS
+
+
+def test_a_pair_with_very_many_events_is_judged_with_the_drain_that_brought_them() -> None:
+    """Whoever resets from one port without a pause is not collected for two seconds, and hides nobody."""
+    kept = stories()
+    drain = [dataclasses.replace(scenes.REFUSED, mono_ns=n) for n in range(100)]
+    told = [len(kept.feed([*drain, at_port(scenes.REFUSED, 9)], n)) for n in range(6)]
+    assert told == [0, 0, 300, 0, 0, 300]
+    assert kept.hurried == 2
+    assert brief(kept.flush()) == scenes.REFUSAL * 6
+    assert (MOST_EVENTS, kept.settle(LONGEST_NS * 2)) == (256, [])
+
+
+def test_the_other_end_in_the_same_drain_is_not_cut_off() -> None:
+    """The bound comes in the middle of a drain, and what belongs together is judged together."""
+    kept = stories()
+    filler = [dataclasses.replace(scenes.ERROR, mono_ns=n, cookie=500 + n) for n in range(MOST_EVENTS - 1)]
+    assert brief(kept.feed([*filler, SUFFERED, ABORT], 0)) == scenes.BOTH_ENDS

@@ -40,17 +40,14 @@ def conclude(events: Sequence[Event]) -> list[Conclusion]:
     refused = {(event.peer, event.local) for event in of[Kind.RESET_RECEIVED] if event.state == "SYN_SENT"}
     sent = [_sent(event, refused) for event in of[Kind.RESET_SENT]]
     sent += _foreign(of[Kind.RST_LEFT], of[Kind.REJECTED], of[Kind.RESET_SENT])
-    received: list[Conclusion] = []
-    for event in of[Kind.RESET_RECEIVED]:
-        told = {id(one.sent_by) for one in received}
-        # A RST ends one connection: who has sent this one has not sent that one.
-        received.append(_received(event, [one for one in sent if id(one) not in told], of))
+    senders, unseen = _Senders(sent), _Unseen(of)
+    received = [_received(event, senders.take(event), unseen) for event in of[Kind.RESET_RECEIVED]]
     heard = {id(one.sent_by): one.event for one in received if one.sent_by is not None}
     sent = [
         dataclasses.replace(one, obeyed="yes", heard_by=heard[id(one)]) if id(one) in heard else one
         for one in sent
     ]
-    return [*sent, *received, *_ignored(of, sent), *_errors(of), *_destroyed(of[Kind.DESTROYED])]
+    return [*sent, *received, *_ignored(of, _Senders(sent)), *_errors(of), *_destroyed(of[Kind.DESTROYED])]
 
 
 def _by_kind(events: Iterable[Event]) -> dict[Kind, list[Event]]:
@@ -91,12 +88,89 @@ def _foreign(left: Sequence[Event], rejected: Sequence[Event], sent: Sequence[Ev
     return found
 
 
-def _received(event: Event, sent: Sequence[Conclusion], of: dict[Kind, list[Event]]) -> Conclusion:
-    sender = next((one for one in sent if _sent_this(one.event, event)), None)
+class _Senders:
+    """RSTs seen leaving, found by the number that each must have: a story may hold thousands.
+
+    A RST ends one connection: who is taken for one receiver is not there for the next.
+    """
+
+    def __init__(self, sent: Sequence[Conclusion]) -> None:
+        self._by_number: dict[tuple[Endpoint, Endpoint], dict[int | None, dict[int, Conclusion]]] = {}
+        for at, one in enumerate(sent):
+            groups = self._by_number.setdefault((one.event.local, one.event.peer), {})
+            groups.setdefault(_number(one.event), {})[at] = one
+
+    def take(self, received: Event) -> Conclusion | None:
+        """Who sent what this event received, the first of several."""
+        found = self._find(received)
+        if found is None:
+            return None
+        group, at = found
+        return group.pop(at)
+
+    def see(self, received: Event) -> Conclusion | None:
+        """The same; it stays there for others."""
+        found = self._find(received)
+        return None if found is None else found[0][found[1]]
+
+    def _find(self, received: Event) -> tuple[dict[int, Conclusion], int] | None:
+        groups = self._by_number.get((received.peer, received.local), {})
+        rst = received.segment
+        numbers: Iterable[int | None] = groups if rst is None else (rst.seq, None)
+        found = [
+            (at, group)
+            for group in (groups.get(number, {}) for number in numbers)
+            if (at := next((at for at, one in group.items() if _sent_this(one.event, received)), None))
+            is not None
+        ]
+        if not found:
+            return None
+        at, group = min(found, key=lambda one: one[0])
+        return group, at
+
+
+def _number(sent: Event) -> int | None:
+    """The sequence number of a RST that left; None where it is not known, or one of several."""
+    if sent.kind is Kind.RST_LEFT:
+        return sent.segment.seq if sent.segment is not None else None
+    if sent.segment is not None:  # passive: RFC 9293 3.5.2 says which number it takes
+        return sent.segment.ack if sent.segment.flags & ACK else 0
+    return sent.snd_nxt if sent.snd_nxt == sent.snd_una else None
+
+
+class _Unseen:
+    """What is asked about a reset whose sender was not seen."""
+
+    def __init__(self, of: dict[Kind, list[Event]]) -> None:
+        self._arrived: dict[object, list[Event]] = {}
+        for rst in of[Kind.RST_ARRIVED]:
+            self._arrived.setdefault(rst.cookie or _place(rst), []).append(rst)
+        self._answered: dict[tuple[Endpoint, Endpoint], Event] = {}
+        for late in of[Kind.RESET_SENT]:
+            ends = (late.local, late.peer)
+            if late.segment is not None and (
+                ends not in self._answered or self._answered[ends].mono_ns < late.mono_ns
+            ):
+                self._answered[ends] = late
+
+    def arrived(self, event: Event) -> list[Event]:
+        """Every RST that came to the socket of ``event``; one seen only as dropped has no cookie."""
+        own = self._arrived.get(event.cookie, []) if event.cookie else []
+        return own + self._arrived.get(_place(event), [])
+
+    def answered(self, reset: Event) -> list[Event]:
+        """That this host reset the peer because it went on talking after ``reset``: the last time of them."""
+        late = self._answered.get((reset.local, reset.peer))
+        return [late] if late is not None and late.mono_ns > reset.mono_ns else []
+
+
+def _place(event: Event) -> tuple[int | None, Endpoint, Endpoint]:
+    return event.netns, event.local, event.peer
+
+
+def _received(event: Event, sender: Conclusion | None, unseen: _Unseen) -> Conclusion:
     if sender is None:
-        arrived = [rst for rst in of[Kind.RST_ARRIVED] if _same_socket(rst, event)]
-        answered = [late for late in of[Kind.RESET_SENT] if _answers_talk(late, event)]
-        verdict, who = received_cause(event, arrived, answered)
+        verdict, who = received_cause(event, unseen.arrived(event), unseen.answered(event))
         stated = stated_reason(event.segment) if event.segment is not None else None
         if stated is not None:
             verdict = verdict._replace(evidence=(*verdict.evidence, stated))
@@ -114,10 +188,8 @@ def _sent_this(sent: Event, received: Event) -> bool:
     rst = received.segment
     if rst is None:
         return True  # segments are not looked at: the mirrored addresses must do
-    if sent.kind is Kind.RST_LEFT:
-        return sent.segment is not None and sent.segment.seq == rst.seq
-    if sent.segment is not None:  # passive: RFC 9293 3.5.2 says which number it takes
-        return rst.seq == (sent.segment.ack if sent.segment.flags & ACK else 0)
+    if sent.kind is Kind.RST_LEFT or sent.segment is not None:
+        return _number(sent) == rst.seq
     if sent.snd_nxt is None or sent.snd_una is None:
         return True
     # tcp_acceptable_seq(): SND.NXT, or less if the peer's window has shrunk.
@@ -126,13 +198,6 @@ def _sent_this(sent: Event, received: Event) -> bool:
 
 def _stays_inside(ip: str) -> bool:
     return ip == "::1" or ip.startswith("127.")
-
-
-def _same_socket(rst: Event, event: Event) -> bool:
-    """Whether a RST that arrived came to the socket of ``event``; one seen only as dropped has no cookie."""
-    if rst.cookie:
-        return rst.cookie == event.cookie
-    return (rst.netns, rst.local, rst.peer) == (event.netns, event.local, event.peer)
 
 
 def _joined(event: Event, sender: Conclusion) -> tuple[Verdict, str]:
@@ -153,21 +218,17 @@ def _joined(event: Event, sender: Conclusion) -> tuple[Verdict, str]:
     return verdict, "peer"
 
 
-def _answers_talk(late: Event, reset: Event) -> bool:
-    """Whether this host reset the peer because it went on talking after ``reset`` ended the connection."""
-    same = (late.local, late.peer) == (reset.local, reset.peer)
-    return same and late.segment is not None and late.mono_ns > reset.mono_ns
-
-
-def _ignored(of: dict[Kind, list[Event]], sent: Sequence[Conclusion]) -> list[Conclusion]:
+def _ignored(of: dict[Kind, list[Event]], senders: _Senders) -> list[Conclusion]:
+    ended = {event.cookie for event in of[Kind.RESET_RECEIVED]}
+    ended_places = {_place(event) for event in of[Kind.RESET_RECEIVED]}
     found = []
     for event in of[Kind.RST_ARRIVED]:
-        if any(_same_socket(event, ended) for ended in of[Kind.RESET_RECEIVED]):
+        if event.cookie in ended if event.cookie else _place(event) in ended_places:
             continue
         verdict = ignored_cause(event)
         if verdict is None:
             continue
-        sender = next((one for one in sent if _sent_this(one.event, event)), None)
+        sender = senders.see(event)
         who = "peer" if sender is not None else "unknown"
         spoofed = sender is not None and sender.event.spoofed
         if spoofed or (event.segment is not None and ttl_difference(event, event.segment)):

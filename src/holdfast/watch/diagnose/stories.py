@@ -17,6 +17,10 @@ SETTLE_NS = 250_000_000
 LONGEST_NS = 2_000_000_000
 """They are judged after this time even if more keep coming."""
 
+MOST_EVENTS = 256
+"""A pair with so many is judged with the drain that brought them: whoever resets from one port over and over
+must not have us collect for seconds, nor keep others waiting."""
+
 _Pair = tuple[Endpoint, Endpoint]
 
 
@@ -45,11 +49,12 @@ class Stories:
         self._reset: OrderedDict[int, None] = OrderedDict()
         self._noise = NoiseFilter()
         self.hurried = 0
-        """Pairs judged before their time for want of room."""
+        """Pairs judged before their time, for want of room or because they had too many events."""
 
     def feed(self, events: Iterable[Event], now_ns: int) -> list[Reset]:
-        """Take events in; what comes out was pushed out for want of room."""
+        """Take events in; what comes out was pushed out for want of room, or has :data:`MOST_EVENTS`."""
         early: list[Reset] = []
+        full: dict[_Pair, None] = {}
         for event in events:
             if self._repeats(event):
                 continue
@@ -62,6 +67,12 @@ class Stories:
                     early += self._judge(self._waiting.popitem(last=False)[1])
             story.events.append(event)
             story.last_ns = now_ns
+            if len(story.events) >= MOST_EVENTS:
+                full[pair] = None
+        for pair in full:
+            if pair in self._waiting:
+                self.hurried += 1
+                early += self._judge(self._waiting.pop(pair))
         return early
 
     def _repeats(self, event: Event) -> bool:
