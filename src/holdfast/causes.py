@@ -177,7 +177,7 @@ _SENT = (
     Cause(
         "late_segment",
         Family.SENT,
-        "{peer} still sent to {local} on a connection that {who} on this host had already closed.",
+        "{peer} still sent to {local} on a connection of {who} that had already ended on this host.",
         (
             "Close a connection only after the peer has finished, and let the peer retry what it sent "
             "too late.",
@@ -979,6 +979,12 @@ NOISE: dict[str, NoiseClass] = {
             "The peer probed a connection that this host had already given up, and was told so.",
             "The loss was reported before, when the connection timed out.",
             "No timeout was reported before it.",
+        ),
+        NoiseClass(
+            "segment_after_reset",
+            "The peer's segments came when the connection had just been reset, and were answered once more.",
+            "The reset was reported before; the segments were on their way when it was sent.",
+            "No reset was reported before it.",
         ),
     )
 }

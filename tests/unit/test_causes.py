@@ -86,7 +86,7 @@ def test_no_row_hides_another() -> None:
 
     rows = (*causes._SENT, *causes._ENDINGS, *causes._RECEIVED)
     assert len(rows) == len(CAUSES)
-    assert len(NOISE) == 6
+    assert len(NOISE) == 7
 
 
 @each_row()

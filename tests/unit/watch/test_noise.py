@@ -24,6 +24,42 @@ def only(*events: Event) -> Conclusion:
     return conclude(events)[-1]
 
 
+MS = 1_000_000
+GONE: dict[str, Any] = {"state": None, "cookie": 0, "segment": segment(ACK, data=20)}
+
+
+@pytest.mark.parametrize(
+    ("reset_ms", "closed_ms", "late_ms", "noise"),
+    [
+        (0, 0, 1, "segment_after_reset"),
+        (1, 0, 2, "segment_after_reset"),  # closed in the kernel just before
+        (0, 1, 2, "segment_after_reset"),  # or just after
+        (0, 100, 101, None),  # another connection on these addresses, closed in order meanwhile
+        (2, 0, 1, None),  # the reset came later
+        (0, 0, 0, None),
+    ],
+)
+def test_what_was_on_its_way_when_this_host_reset_is_no_second_alarm(
+    reset_ms: int, closed_ms: int, late_ms: int, noise: str | None
+) -> None:
+    """A client closes a TLS connection: the first segment that still comes is reset, and so is the second."""
+    reset = sent("TCP_ABORT_ON_DATA", orphaned=True, mono_ns=NOW_NS + reset_ms * MS)
+    earlier = dataclasses.replace(EARLIER, closed_ns_ago=(late_ms - closed_ms) * MS)
+    late = sent("NO_SOCKET", **GONE, mono_ns=NOW_NS + late_ms * MS, earlier=earlier)
+    for events in ((reset, late), (late, reset)):
+        told = {one.verdict.cause: NoiseFilter().noise_class(one) for one in conclude(events)}
+        assert told == {"closed_while_receiving": None, "late_segment": noise}
+
+
+def test_a_late_segment_that_is_answered_twice_is_one_alarm() -> None:
+    def late(after_ms: int) -> Event:
+        earlier = dataclasses.replace(EARLIER, closed_ns_ago=(500 + after_ms) * MS)
+        return sent("NO_SOCKET", **GONE, mono_ns=NOW_NS + after_ms * MS, earlier=earlier)
+
+    told = [NoiseFilter().noise_class(one) for one in conclude([late(0), late(1), late(2)])]
+    assert told == [None, "segment_after_reset", "segment_after_reset"]
+
+
 def knock(port: int, at_ns: int = NOW_NS, ip: str = PEER.ip) -> Conclusion:
     """One SYN to a closed port."""
     return only(
@@ -55,6 +91,18 @@ def knock(port: int, at_ns: int = NOW_NS, ip: str = PEER.ip) -> Conclusion:
                 earlier=dataclasses.replace(EARLIER, error=errno.ETIMEDOUT),
             ),
             "answer_to_late_probe",
+        ),
+        *(
+            (
+                sent(
+                    "NO_SOCKET",
+                    state=None,
+                    segment=segment(ACK),
+                    earlier=dataclasses.replace(EARLIER, error=error),
+                ),
+                "segment_after_reset",
+            )
+            for error in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
         ),
         (sent("NO_SOCKET", state=None, segment=segment(ACK), earlier=EARLIER), None),
         (sent("NO_SOCKET", state=None, segment=segment(SYN)), None),

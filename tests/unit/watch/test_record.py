@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from datetime import datetime
 from typing import Any
@@ -153,6 +154,28 @@ def test_the_bytes_of_a_connection_that_is_gone_are_those_it_had() -> None:
     assert (gone.bytes_sent, gone.bytes_received) == (11, 12)
     facts = [evidence.fact for evidence in gone.evidence]
     assert "closed here by nginx (pid 812) 1.500 s before" in facts
+
+
+HIS = "the connection of nginx (pid 812)"
+
+
+@pytest.mark.parametrize(
+    ("error", "fact", "why"),
+    [
+        (0, "closed here by nginx (pid 812) 1.500 s before", "this host closed a connection on"),
+        (errno.ECONNRESET, f"{HIS} was reset here 1.500 s before", "was reset before"),
+        (errno.EPIPE, f"{HIS} was reset here 1.500 s before", "was reset before"),
+        (errno.ETIMEDOUT, f"{HIS} timed out here 1.500 s before", "timed out before"),
+    ],
+)
+def test_a_late_segment_says_how_its_connection_had_ended(error: int, fact: str, why: str) -> None:
+    was = dataclasses.replace(EARLIER, error=error)
+    [late] = records(sent("NO_SOCKET", state=None, segment=segment(ACK), earlier=was))
+    facts = [evidence.fact for evidence in late.evidence]
+    assert fact in facts
+    assert why in facts[0]
+    assert "closed" not in late.sentence
+    assert "of nginx (pid 812) that had already ended on this host" in late.sentence
 
 
 def test_noise_is_information_and_says_of_which_class() -> None:

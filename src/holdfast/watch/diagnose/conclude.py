@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,16 @@ from holdfast.watch.diagnose.received import received_cause, ttl_difference
 from holdfast.watch.diagnose.sent import ACK, Verdict, sent_cause
 from holdfast.watch.diagnose.stated import stated_reason
 
+CLOSE_TO_RESET_NS = 10_000_000
+"""The kernel closes a connection just before it sends the reset, or just after."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What one event means, and the conclusion about the other end of the same RST, if both were seen."""
+    """What one event means, and the conclusion about the other end of the same RST, if both were seen.
+
+    ``after_reset``: it answers a segment of a connection for which this host had sent a RST already.
+    """
 
     event: Event
     verdict: Verdict
@@ -28,6 +35,7 @@ class Conclusion:
     obeyed: str = "unknown"
     sent_by: Conclusion | None = None
     heard_by: Event | None = None
+    after_reset: bool = False
 
 
 def conclude(events: Sequence[Event]) -> list[Conclusion]:
@@ -38,7 +46,7 @@ def conclude(events: Sequence[Event]) -> list[Conclusion]:
     """
     of = _by_kind(events)
     refused = {(event.peer, event.local) for event in of[Kind.RESET_RECEIVED] if event.state == "SYN_SENT"}
-    sent = [_sent(event, refused) for event in of[Kind.RESET_SENT]]
+    sent = _once_more([_sent(event, refused) for event in of[Kind.RESET_SENT]])
     sent += _foreign(of[Kind.RST_LEFT], of[Kind.REJECTED], of[Kind.RESET_SENT])
     senders, unseen = _Senders(sent), _Unseen(of)
     received = [_received(event, senders.take(event), unseen) for event in of[Kind.RESET_RECEIVED]]
@@ -63,6 +71,27 @@ def _sent(event: Event, refused: Container[tuple[Endpoint, Endpoint]]) -> Conclu
         fact = Evidence("the other end, on this host too, was refused in SYN_SENT", 3)
         verdict = verdict._replace(cause="closed_port", basis=Basis.INFERRED, evidence=(fact,))
     return Conclusion(event, verdict, Ending.RESET, Direction.SENT, "local")
+
+
+def _once_more(sent: Sequence[Conclusion]) -> list[Conclusion]:
+    """The same; of late segments it is told whether this host had sent a RST for their connection before."""
+    resets_ns: dict[object, list[int]] = {}
+    for one in sorted(sent, key=lambda one: one.event.mono_ns):
+        resets_ns.setdefault(_place(one.event), []).append(one.event.mono_ns)
+
+    def told(one: Conclusion) -> Conclusion:
+        late = one.event
+        if one.verdict.cause != "late_segment" or late.earlier is None:
+            return one
+        own_ns = resets_ns[_place(late)]
+        at = bisect_left(own_ns, late.mono_ns - late.earlier.closed_ns_ago - CLOSE_TO_RESET_NS)
+        if own_ns[at] >= late.mono_ns:
+            return one
+        fact = Evidence("this host had answered with a reset already, while this segment was on its way", 3)
+        verdict = one.verdict._replace(evidence=(*one.verdict.evidence, fact))
+        return dataclasses.replace(one, verdict=verdict, after_reset=True)
+
+    return [told(one) for one in sent]
 
 
 def _foreign(left: Sequence[Event], rejected: Sequence[Event], sent: Sequence[Event]) -> list[Conclusion]:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 from holdfast.causes import CAUSES, Direction
 from holdfast.watch.diagnose.conclude import Conclusion
+from holdfast.watch.diagnose.sent import RESET_ERRORS
 
 SCAN_PORTS = 10
 """A peer that tried this many closed ports within :data:`SCAN_NS` is scanning."""
@@ -40,8 +41,8 @@ class NoiseFilter:
             return "port_scan"
         if cause == "linger_zero" and _carried_nothing(one):
             return "health_check"
-        if cause == "late_segment" and one.event.earlier and one.event.earlier.error == errno.ETIMEDOUT:
-            return "answer_to_late_probe"
+        if cause == "late_segment" and (late := _after_what_was_told(one)):
+            return late
         if _after_both_fins(one):
             return "after_both_fins"
         return None
@@ -57,6 +58,13 @@ class NoiseFilter:
         while ports and (len(ports) > SCAN_PORTS or now_ns - next(iter(ports.values())) > SCAN_NS):
             ports.popitem(last=False)
         return len(ports) >= SCAN_PORTS
+
+
+def _after_what_was_told(one: Conclusion) -> str | None:
+    error = one.event.earlier.error if one.event.earlier else 0
+    if one.after_reset or error in RESET_ERRORS:
+        return "segment_after_reset"
+    return "answer_to_late_probe" if error == errno.ETIMEDOUT else None
 
 
 def _carried_nothing(one: Conclusion) -> bool:

@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 from datetime import UTC, datetime
 from hashlib import blake2s
 
 from holdfast.causes import CAUSES, Direction, Ending, Severity
-from holdfast.events import Event, Evidence, Harm, Process, Reset
+from holdfast.events import Earlier, Event, Evidence, Harm, Process, Reset
 from holdfast.watch.diagnose.conclude import Conclusion
+from holdfast.watch.diagnose.sent import RESET_ERRORS
 
 # Frames of the tracing itself, and of the kernel's entry: they are the same under every call.
 _FRAMES_ABOVE = ("bpf_", "trace_", "__traceiter_", "perf_")
@@ -136,8 +138,7 @@ def _other_end(one: Conclusion) -> tuple[Evidence, ...]:
 def _circumstances(event: Event, noise: str | None) -> tuple[Evidence, ...]:
     facts = []
     if event.earlier is not None and event.earlier.closed_ns_ago:
-        who = f" by {name(event.earlier.owner)}" if event.earlier.owner else ""
-        facts.append(f"closed here{who} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
+        facts.append(f"{_ended(event.earlier)} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
     if event.probes:
         facts.append(f"{event.probes} probes had gone unanswered")
     if event.retransmits:
@@ -147,6 +148,14 @@ def _circumstances(event: Event, noise: str | None) -> tuple[Evidence, ...]:
     if noise is not None:
         facts.append(f"usual traffic of the class {noise}")
     return tuple(Evidence(fact, 0) for fact in facts)
+
+
+def _ended(earlier: Earlier) -> str:
+    who = name(earlier.owner) if earlier.owner else None
+    if earlier.error in RESET_ERRORS or earlier.error == errno.ETIMEDOUT:
+        verb = "timed out" if earlier.error == errno.ETIMEDOUT else "was reset"
+        return f"the connection{f' of {who}' if who else ''} {verb} here"
+    return f"closed here{f' by {who}' if who else ''}"
 
 
 def sentence(one: Conclusion) -> str:

@@ -3,10 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 from holdfast.causes import Basis, Trigger
-from holdfast.events import Event, Evidence, Segment
+from holdfast.events import Earlier, Event, Evidence, Segment
+
+RESET_ERRORS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+"""Errors of a socket that was reset: by the peer, by the peer after its FIN, from this host (tcp_abort)."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
@@ -90,12 +94,18 @@ def _no_socket(event: Event) -> Verdict:
     if flags & SYN:
         return _said("closed_port", "a SYN came and no socket listens on that address and port")
     if event.earlier is not None:
-        return _inferred(
-            "late_segment", "this host closed a connection on the same addresses and ports before"
-        )
+        return _inferred("late_segment", _ended_before(event.earlier))
     return _inferred(
         "unknown_connection", "no socket, and no connection on these addresses was closed here lately"
     )
+
+
+def _ended_before(earlier: Earlier) -> str:
+    if earlier.error in RESET_ERRORS:
+        return "a connection of this host on the same addresses and ports was reset before"
+    if earlier.error == errno.ETIMEDOUT:
+        return "a connection of this host on the same addresses and ports timed out before"
+    return "this host closed a connection on the same addresses and ports before"
 
 
 def _time_wait(event: Event) -> Verdict:
@@ -164,7 +174,7 @@ def _tcp_flags(event: Event) -> Verdict:
     if event.earlier is not None:
         return _inferred(
             "late_segment",
-            "this host closed a connection on the same addresses and ports before",
+            _ended_before(event.earlier),
             "only the listener is left, and it cannot take the segment",
         )
     return _said("segment_to_listener", "a listener got a segment that opens no connection")
