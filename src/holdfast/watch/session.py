@@ -18,6 +18,19 @@ BUSY_S, IDLE_S = 0.01, 0.1
 """Pause between two looks at the source, after something happened and after nothing did."""
 
 
+def wall_offset_ns() -> int:
+    """Wall clock minus monotonic clock, now.
+
+    The best of three readings: whoever waits for a core between two clocks sees them apart.
+    """
+    best_ns, offset_ns = None, 0
+    for _ in range(3):
+        before_ns, wall_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if best_ns is None or after_ns - before_ns < best_ns:
+            best_ns, offset_ns = after_ns - before_ns, wall_ns - (before_ns + after_ns) // 2
+    return offset_ns
+
+
 class Source(Protocol):
     """Where events come from: BPF, tracepoints without BPF, or sock_diag."""
 
@@ -54,7 +67,7 @@ class Session:
         self.source = source
         self._tap = tap
         self._payload, self._names = payload, names
-        self._stories = Stories(platform.node(), time.time_ns() - time.monotonic_ns())
+        self._stories = Stories(platform.node(), wall_offset_ns())
         self._busy = False
 
     def poll(self) -> list[Reset]:
@@ -67,6 +80,8 @@ class Session:
         if self._tap is not None and events:
             self._tap(events)
         self._busy = bool(events)
+        # Anew each time: a suspend or a clock that was set changes it.
+        self._stories.wall_offset_ns = wall_offset_ns()
         now_ns = time.monotonic_ns()
         return self._stories.feed(events, now_ns) + self._stories.settle(now_ns)
 

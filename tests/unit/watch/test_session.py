@@ -7,6 +7,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 import pytest
 from unit.watch.samples import RST, SERVER, received, segment, sent
@@ -74,6 +75,17 @@ def test_a_record_comes_by_itself_once_its_connection_is_silent() -> None:
         time.sleep(session.pause_s())
         told = session.poll()
     assert ports(told) == [51000]
+
+
+@pytest.mark.parametrize("step_s", [3_600, -3_600])
+def test_a_clock_that_was_set_meanwhile_is_followed(step_s: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a suspend, in which the monotonic clock stands still."""
+    session = Session(Source([one_now(1)], [one_now(2)]))
+    [before] = [datetime.fromisoformat(one.time) for one in session.finish()]
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + step_s * 10**9)
+    [after] = [datetime.fromisoformat(one.time) for one in session.finish()]
+    assert abs((after - before).total_seconds() - step_s) < WAIT_S
 
 
 def test_it_looks_often_while_something_happens() -> None:

@@ -37,13 +37,13 @@ class Stories:
 
     Args:
         host: name put into the records.
-        wall_offset_ns: wall clock minus monotonic clock.
+        wall_offset_ns: wall clock minus monotonic clock; set it anew when that changes.
         capacity: pairs of addresses waiting at once; beyond it the oldest is judged early.
     """
 
     def __init__(self, host: str, wall_offset_ns: int, capacity: int = 4096) -> None:
         self._host = host
-        self._wall_offset_ns = wall_offset_ns
+        self.wall_offset_ns = wall_offset_ns
         self._capacity = capacity
         self._waiting: OrderedDict[_Pair, _Story] = OrderedDict()
         self._reset: OrderedDict[int, None] = OrderedDict()
@@ -108,6 +108,6 @@ class Stories:
 
     def _judge(self, story: _Story) -> list[Reset]:
         return [
-            record(one, self._host, self._wall_offset_ns, self._noise.noise_class(one))
+            record(one, self._host, self.wall_offset_ns, self._noise.noise_class(one))
             for one in conclude(story.events)
         ]
