@@ -142,6 +142,12 @@ def test_who_destroys_a_socket_does_not_own_it() -> None:
     assert only.evidence[-1].fact == "ss (pid 4242) destroyed the socket of nginx (pid 812)"
 
 
+@pytest.mark.parametrize("reason", ["TCP_ABORT_ON_DATA", "TCP_ABORT_ON_CLOSE"])
+def test_an_owner_that_nobody_saw_is_unknown_and_not_absent(reason: str) -> None:
+    [only] = records(sent(reason, segment=segment(ACK) if reason == "TCP_ABORT_ON_DATA" else None))
+    assert only.sentence.startswith("An unknown process ")
+
+
 def test_a_process_without_a_name_is_still_a_process() -> None:
     [nameless] = records(dataclasses.replace(ABORT, closer=Process(812, "")))
     assert nameless.sentence.startswith("a process (pid 812) ")

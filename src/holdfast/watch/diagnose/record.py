@@ -155,12 +155,9 @@ def sentence(one: Conclusion) -> str:
         one.sent_by if one.sent_by is not None and one.sent_by.verdict.cause == one.verdict.cause else one
     )
     who = owner(teller)
-    words = name(who) if who is not None else None
-    if words is None and teller.direction is Direction.SENT:
-        words = "no process"
     event = teller.event
     return CAUSES[one.verdict.cause].describe(
-        words, str(event.peer), str(event.local), harm_words(event.harm)
+        name(who) if who is not None else None, str(event.peer), str(event.local), harm_words(event.harm)
     )
 
 
