@@ -38,6 +38,7 @@ typedef __u64 u64;
 #define IPPROTO_TCP 6
 #define SOCK_STREAM 1
 #define PF_EXITING 0x4
+#define PF_KTHREAD 0x200000
 
 /* include/net/tcp_states.h */
 #define TCP_ESTABLISHED 1

@@ -112,6 +112,12 @@ static __always_inline void current_process(struct process *p)
 	task_process(bpf_get_current_task_btf(), p);
 }
 
+/* Whether current is a process: a kernel thread works for somebody else. */
+static __always_inline bool current_is_process(void)
+{
+	return !(bpf_get_current_task_btf()->flags & PF_KTHREAD);
+}
+
 /*
  * An argument of a typed hook as a plain address. Facts are read from it by probe; the
  * typed pointer is for helpers that take a socket.
