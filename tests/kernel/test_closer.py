@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kernel.quiet_network import connections, quiet_network
+from kernel.test_owner import COUNT, run
 from kernel.watching import Pair, Watch, watching
 
 from holdfast.causes import Direction
-from holdfast.events import Endpoint
+from holdfast.events import Endpoint, Reset
 
 pytestmark = [pytest.mark.needs_bpf, pytest.mark.needs_netns]
 
@@ -23,7 +25,45 @@ def watch() -> Iterator[Watch]:
         yield running
 
 
+def facts(one: Reset) -> list[str]:
+    return [evidence.fact for evidence in one.evidence]
+
+
+def prefork(watch: Watch, end: str) -> tuple[dict[str, Any], list[Reset]]:
+    """A pre-fork server whose worker ends its connections so; the resets it sent."""
+    comm = "prefork"
+    done, records = run(watch, worker=True, end=end, comm=comm.encode().hex())
+    assert len(records) == COUNT
+    assert [one.owner and one.owner.pid for one in records] == [done["worker"]] * COUNT
+    both = f"opened by {comm} (pid {done['pid']}), closed by {comm} (pid {done['worker']})"
+    assert all(both in facts(one) for one in records)
+    assert all(f"{comm} (pid {done['worker']})" in one.sentence for one in records)
+    return done, records
+
+
 ENDED = "it was closed because its process ended: no idle time-out did it"
+
+
+@pytest.mark.parametrize(("end", "ended"), [("close_idle", False), ("exit_idle", True)])
+def test_the_worker_that_closed_an_idle_connection_is_named(watch: Watch, end: str, ended: bool) -> None:
+    """Nothing is left of the socket when the next request comes; and stopping a worker is no idle limit."""
+    _, records = prefork(watch, end)
+    assert {one.cause for one in records} == {"keepalive_race"}
+    for one in records:
+        assert one.idle_s is not None and 0.15 < one.idle_s < 5
+        assert f"silent for {one.idle_s:.3f} s when it was closed" in facts(one)
+        assert (ENDED in facts(one)) == ended
+
+
+def test_the_worker_that_shut_its_connection_is_named(watch: Watch) -> None:
+    _, records = prefork(watch, "shut")
+    assert {one.cause for one in records} == {"data_after_shutdown"}
+
+
+def test_the_worker_that_closed_while_the_peer_sent_is_named(watch: Watch) -> None:
+    _, records = prefork(watch, "close_full")
+    assert {one.cause for one in records} == {"closed_while_receiving"}
+    assert all("the process had closed the socket" in facts(one) for one in records)
 
 
 def test_a_kernel_worker_that_collects_a_socket_is_not_its_owner(watch: Watch) -> None:
