@@ -156,7 +156,7 @@ static __always_inline void closed_remember(struct sock *sk,
 	if (c->closer.pid && c->closer.pid != c->opener.pid)
 		place->was.opener = c->opener;
 	place->was.exiting = c->exiting;
-	place->was.bytes_sent = tp->bytes_sent;
+	place->was.bytes_sent = tp->bytes_sent - tp->bytes_retrans;
 	place->was.bytes_received = tp->bytes_received;
 	place->was.idle_ticks = sent < received ? sent : received;
 	place->was.error = sk->sk_err;

@@ -15,6 +15,9 @@ from kernel.watching import Pair, Watch, watching
 
 from holdfast.causes import Direction
 from holdfast.events import Endpoint, Reset
+from holdfast.lab import Network
+from holdfast.lab.rules import FROM_SERVER, OPEN, SILENCE, path
+from holdfast.lab.scenarios.closing import ANSWER, REQUEST, close_in_peace
 
 pytestmark = [pytest.mark.needs_bpf, pytest.mark.needs_netns]
 
@@ -64,6 +67,25 @@ def test_the_worker_that_closed_while_the_peer_sent_is_named(watch: Watch) -> No
     _, records = prefork(watch, "close_full")
     assert {one.cause for one in records} == {"closed_while_receiving"}
     assert all("the process had closed the socket" in facts(one) for one in records)
+
+
+def test_retransmitted_bytes_are_not_counted_again(watch: Watch) -> None:
+    """Neither by a socket nor by what is remembered of one that is gone."""
+    with Network(4) as net:
+        server, client = net.established(1)
+        client.send(REQUEST)
+        server.receive(len(REQUEST))
+        before = net.server.counters().get("TcpRetransSegs", 0)
+        net.router.firewall(path(FROM_SERVER + SILENCE))
+        server.send(ANSWER)
+        net.server.await_counter("TcpRetransSegs", before + 1)
+        net.router.firewall(OPEN)
+        client.receive(len(ANSWER))
+        close_in_peace(server)
+        client.send(REQUEST)
+        told = watch.await_told(2, *server.pairs)
+    [one] = [one for one in told if one.direction is Direction.SENT]
+    assert (one.bytes_sent, one.bytes_received) == (len(ANSWER), len(REQUEST))
 
 
 def test_a_kernel_worker_that_collects_a_socket_is_not_its_owner(watch: Watch) -> None:
