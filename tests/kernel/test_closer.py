@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,30 @@ def test_retransmitted_bytes_are_not_counted_again(watch: Watch) -> None:
         told = watch.await_told(2, *server.pairs)
     [one] = [one for one in told if one.direction is Direction.SENT]
     assert (one.bytes_sent, one.bytes_received) == (len(ANSWER), len(REQUEST))
+
+
+def test_who_destroys_a_listener_did_not_stop_listening(watch: Watch) -> None:
+    """With `ss -K`, a listener takes along what waits in its queue."""
+    with quiet_network() as inside:
+
+        def destroy() -> list[Pair]:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                port = listener.getsockname()[1]
+                clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(COUNT)]
+                subprocess.run(["ss", "-K", "-l", "-t", "sport", "=", f":{port}"], check=True, timeout=10)
+                ends = [(Endpoint("127.0.0.1", port), Endpoint(*one.getsockname())) for one in clients]
+                for one in clients:
+                    one.close()
+            return ends
+
+        ends = inside(destroy)
+        told = watch.await_told(2 * COUNT, *ends)
+    records = [one for one in told if one.direction is Direction.SENT]
+    assert [(one.cause, one.owner and one.owner.pid) for one in records] == [
+        ("listener_closed", os.getpid())
+    ] * COUNT
+    for one in records:
+        assert any(fact.startswith("destroyed from outside by ss (pid ") for fact in facts(one))
 
 
 def test_a_kernel_worker_that_collects_a_socket_is_not_its_owner(watch: Watch) -> None:

@@ -143,6 +143,16 @@ def test_who_destroys_a_socket_does_not_own_it() -> None:
     assert only.evidence[-1].fact == said
 
 
+def test_who_destroys_a_listener_did_not_close_what_waited_in_its_queue() -> None:
+    ss, stack = Process(4242, "ss"), ("tcp_disconnect", "inet_csk_listen_stop", "tcp_abort")
+    facts: dict[str, Any] = {"unaccepted": True, "in_process": True, "closer": ss, "kernel_stack": stack}
+    [only] = records(sent("TCP_STATE", opener=SERVER, **facts))
+    assert (only.cause, only.owner) == ("listener_closed", SERVER)
+    assert only.evidence[-1].fact.startswith("destroyed from outside by ss (pid 4242)")
+    [unknown] = records(sent("TCP_STATE", **facts))
+    assert (unknown.owner, unknown.evidence[-1].fact) == (None, "destroyed from outside by ss (pid 4242)")
+
+
 def test_who_had_closed_a_socket_did_not_destroy_it() -> None:
     """An error has no call path: its closer is who had closed the socket before."""
     [only] = records(event(Kind.ERROR, state="CLOSED", error=103, opener=CLIENT, closer=SERVER))

@@ -14,6 +14,9 @@ from holdfast.watch.diagnose.conclude import Conclusion
 _FRAMES_ABOVE = ("bpf_", "trace_", "__traceiter_", "perf_")
 _FRAMES_BELOW = ("do_syscall_64", "entry_SYSCALL", "el0", "invoke_syscall", "do_el0")
 
+# The kernel's way of destroying a socket that belongs to somebody else: ss -K, a network agent, BPF.
+_DESTROYING = "tcp_abort"
+
 
 def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -> Reset:
     """The record of one conclusion.
@@ -97,11 +100,12 @@ def _gone(one: Conclusion) -> Earlier | None:
 
 
 def _outsider(one: Conclusion) -> Process | None:
-    """Who destroyed the socket of somebody else."""
+    """Who destroyed the socket of somebody else; a listener takes those that wait in its queue along."""
     event = one.event
     if event.kind is not Kind.RESET_SENT or event.in_process is False:
         return None
-    return event.closer if one.verdict.cause == "socket_destroyed" else None
+    destroyed = one.verdict.cause == "socket_destroyed" or _DESTROYING in event.kernel_stack
+    return event.closer if destroyed else None
 
 
 def call_path(event: Event) -> tuple[str, ...]:
