@@ -70,6 +70,12 @@ def test_the_worker_that_closed_while_the_peer_sent_is_named(watch: Watch) -> No
     assert all("the process had closed the socket" in facts(one) for one in records)
 
 
+def test_a_program_that_ends_with_linger_zero_did_not_choose_to_abort(watch: Watch) -> None:
+    _, records = prefork(watch, "exit_lingering")
+    assert {one.cause for one in records} == {"linger_zero"}
+    assert all("the process was exiting: its end closed the socket" in facts(one) for one in records)
+
+
 def test_retransmitted_bytes_are_not_counted_again(watch: Watch) -> None:
     """Neither by a socket nor by what is remembered of one that is gone."""
     with Network(4) as net:
