@@ -113,6 +113,11 @@ def exit_lingering(listener: socket.socket, count: int) -> None:
     os._exit(0)
 
 
+def close_unheard(listener: socket.socket, count: int) -> None:
+    """As close_unread, where a firewall keeps the reset from the peer."""
+    close_unread(listener, count)
+
+
 def poll(conn: socket.socket) -> None:
     """Wait until the connection is reset: it was shut before, so it is readable already."""
     while conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
@@ -123,7 +128,7 @@ REQUEST = b"unread"
 IDLE_S = 0.2
 ENDS = {
     function.__name__: function
-    for function in (close_unread, close_idle, exit_idle, shut, close_full, exit_lingering)
+    for function in (close_unread, close_unheard, close_idle, exit_idle, shut, close_full, exit_lingering)
 }
 kept: list[socket.socket] = []  # Python closes what nothing refers to
 
@@ -158,6 +163,9 @@ def main(wanted: dict[str, Any]) -> None:
             await_acknowledged()
         if end in ("close_idle", "exit_idle", "close_full"):
             speak(clients)
+        if end == "close_unheard":
+            for client in clients:
+                client.sendall(REQUEST)
     netns = os.stat("/proc/self/ns/net").st_ino
     print(json.dumps({"pid": os.getpid(), "worker": worker, "netns": netns, "ends": ends}))
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from kernel.quiet_network import connections, quiet_network
-from kernel.test_owner import COUNT, run
+from kernel.test_owner import COUNT, finish, run, sent, start
 from kernel.watching import Pair, Watch, watching
 
 from holdfast.causes import Direction
 from holdfast.events import Endpoint, Reset
 from holdfast.lab import Network
-from holdfast.lab.rules import FROM_SERVER, OPEN, SILENCE, path
+from holdfast.lab.rules import FROM_SERVER, OPEN, SILENCE, host_input, path
 from holdfast.lab.scenarios.closing import ANSWER, REQUEST, close_in_peace
 
 pytestmark = [pytest.mark.needs_bpf, pytest.mark.needs_netns]
@@ -68,6 +68,26 @@ def test_the_worker_that_closed_while_the_peer_sent_is_named(watch: Watch) -> No
     _, records = prefork(watch, "close_full")
     assert {one.cause for one in records} == {"closed_while_receiving"}
     assert all("the process had closed the socket" in facts(one) for one in records)
+
+
+DEAF = host_input("tcp flags & rst == rst drop")
+
+
+def test_the_worker_whose_reset_was_lost_is_named_by_the_next_one_too(watch: Watch) -> None:
+    """Only the listener is left to answer a segment of a connection that was closed without a FIN."""
+    with quiet_network() as inside:
+
+        def deafened() -> dict[str, Any]:
+            subprocess.run(["nft", "-f", "-"], input=DEAF, text=True, check=True, timeout=10)
+            return finish(start(worker=True, end="close_unheard"))
+
+        done = inside(deafened)
+        records = sent(watch, done["ends"])
+    # How often the peer tries again is left open.
+    assert {(one.cause, one.owner and one.owner.pid) for one in records} == {
+        ("closed_with_unread_data", done["worker"]),
+        ("late_segment", done["worker"]),
+    }
 
 
 def test_a_program_that_ends_with_linger_zero_did_not_choose_to_abort(watch: Watch) -> None:
