@@ -38,19 +38,25 @@ typedef __u64 u64;
 #define IPPROTO_TCP 6
 #define SOCK_STREAM 1
 #define PF_EXITING 0x4
+#define PF_KTHREAD 0x200000
 
 /* include/net/tcp_states.h */
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3
+#define TCP_FIN_WAIT1 4
 #define TCP_TIME_WAIT 6
 #define TCP_CLOSE 7
+#define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
 #define TCP_NEW_SYN_RECV 12
 
 /* include/net/sock.h, enum sock_flags: the first entries have not moved since 2.6 */
 #define SOCK_DEAD 0
 #define SOCK_LINGER 4
+
+/* include/net/sock.h: both directions are shut, as close() does first */
+#define SHUTDOWN_MASK 3
 
 #define TCP_FLAG_FIN 0x01
 #define TCP_FLAG_SYN 0x02

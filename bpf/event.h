@@ -7,7 +7,7 @@
 #ifndef HOLDFAST_EVENT_H
 #define HOLDFAST_EVENT_H
 
-#define EVENT_ABI 1
+#define EVENT_ABI 2
 #define COMM_BYTES 16
 #define PAYLOAD_BYTES 32
 #define KERNEL_FRAMES 14
@@ -36,7 +36,7 @@ enum shape {
 	SHAPE_ORPHANED = 1 << 8,   /* SOCK_DEAD */
 	SHAPE_UNACCEPTED = 1 << 9, /* never had a struct socket */
 	SHAPE_OWNED = 1 << 10,	   /* the socket lock is held by a process */
-	SHAPE_EXITING = 1 << 11,   /* that process is in do_exit */
+	SHAPE_EXITING = 1 << 11,   /* who closed it was in do_exit */
 	SHAPE_SHUTDOWN =
 		1 << 12, /* both directions shut: on its way through close */
 	SHAPE_MPTCP = 1 << 13,
@@ -87,13 +87,14 @@ struct segment {
 };
 
 struct earlier {
-	__u64 closed_ns; /* 0 is none */
-	struct process owner;
+	__u64 closed_ns;       /* 0 is none */
+	struct process owner;  /* who closed it, else who opened it */
+	struct process opener; /* nobody where that is the owner */
 	__u64 bytes_sent, bytes_received;
 	__u32 idle_ticks;
 	__u16 error;
 	__u8 state_before;
-	__u8 pad;
+	__u8 exiting; /* the owner was in do_exit */
 };
 
 struct event {
@@ -125,7 +126,7 @@ struct event {
 _Static_assert(sizeof(struct tally_key) == 16, "tally_key has a hole");
 _Static_assert(sizeof(struct process) == 32, "process has a hole");
 _Static_assert(sizeof(struct segment) == 56, "segment has a hole");
-_Static_assert(sizeof(struct earlier) == 64, "earlier has a hole");
+_Static_assert(sizeof(struct earlier) == 96, "earlier has a hole");
 _Static_assert(sizeof(struct event) % 8 == 0, "event is not whole words");
 
 #endif

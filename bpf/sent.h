@@ -139,7 +139,8 @@ static __always_inline void reset_end(void *ctx, struct event *e,
 	if (!skb) {
 		bpf_get_stack(ctx, e->kernel_stack, sizeof(e->kernel_stack), 0);
 		if (e->key.shape & (SHAPE_OWNED | SHAPE_UNACCEPTED)) {
-			current_process(&e->closer);
+			if (current_is_process())
+				current_process(&e->closer);
 			bpf_get_stack(ctx, e->user_stack, sizeof(e->user_stack),
 				      BPF_F_USER_STACK);
 		}

@@ -9,12 +9,14 @@
 /* What is remembered about a connection while its socket lives. */
 struct connection {
 	struct process opener;
+	struct process closer; /* nobody until a call of a process ends it */
 	__u64 opened_ns, established_ns;
 	__u64 rst_ns; /* when segment arrived; 0 is never */
 	struct segment rst;
 	__u8 state_before;
 	__u8 baseline_ttl;
-	__u8 pad[6];
+	__u8 exiting; /* the closer was in do_exit */
+	__u8 pad[5];
 };
 
 struct {
@@ -112,6 +114,12 @@ static __always_inline void current_process(struct process *p)
 	task_process(bpf_get_current_task_btf(), p);
 }
 
+/* Whether current is a process: a kernel thread works for somebody else. */
+static __always_inline bool current_is_process(void)
+{
+	return !(bpf_get_current_task_btf()->flags & PF_KTHREAD);
+}
+
 /*
  * An argument of a typed hook as a plain address. Facts are read from it by probe; the
  * typed pointer is for helpers that take a socket.
@@ -145,7 +153,7 @@ __noinline __u32 sock_shape(__u64 address)
 		shape |= SHAPE_UNACCEPTED;
 	if (BPF_CORE_READ(sk, sk_lock.owned))
 		shape |= SHAPE_OWNED;
-	if (BPF_CORE_READ(sk, sk_shutdown) == 3)
+	if (BPF_CORE_READ(sk, sk_shutdown) == SHUTDOWN_MASK)
 		shape |= SHAPE_SHUTDOWN;
 	if (BPF_CORE_READ(tp, is_mptcp))
 		shape |= SHAPE_MPTCP;
@@ -206,12 +214,15 @@ static __always_inline void key_set_connection(struct tally_key *key,
 	key->state_before = c->state_before;
 	if (c->established_ns)
 		key->shape |= SHAPE_ESTABLISHED;
+	if (c->exiting)
+		key->shape |= SHAPE_EXITING;
 }
 
 static __always_inline void event_set_connection(struct event *e,
 						 const struct connection *c)
 {
 	e->opener = c->opener;
+	e->closer = c->closer;
 	e->opened_ns = c->opened_ns;
 	e->established_ns = c->established_ns;
 	e->baseline_ttl = c->baseline_ttl;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Remembers who opened each connection and what it was when it was closed.
+ * Remembers who opened each connection, who closed it, and what it was when it was closed.
  * Hook: inet_sock_set_state (4.16), typed: its socket is never NULL. It is called
  * about five times per socket and decides in a few loads whether there is work.
  * Cost: published by `make bench`; for it, fields are read by plain loads, which a typed
@@ -108,6 +108,31 @@ static __always_inline void connection_established(struct sock *sk, int before)
 	connection_index(sk, c);
 }
 
+/*
+ * close() and shutdown() hold the socket's lock while they change its state, and so does
+ * nothing that a softirq runs.
+ */
+static __always_inline void closer_take(const struct sock *sk,
+					struct connection *c)
+{
+	if (!sk->sk_lock.owned || !current_is_process())
+		return;
+	current_process(&c->closer);
+	c->exiting = !!(bpf_get_current_task_btf()->flags & PF_EXITING);
+}
+
+/* Our FIN is due: by the process that closes, mostly a worker that did not open it. */
+static __always_inline void connection_shut(struct sock *sk)
+{
+	struct connection *c = bpf_sk_storage_get(&connections, sk, NULL,
+						  BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!c)
+		return;
+	closer_take(sk, c);
+	connection_index(sk, c);
+}
+
 static __always_inline void closed_remember(struct sock *sk,
 					    const struct connection *c)
 {
@@ -126,8 +151,12 @@ static __always_inline void closed_remember(struct sock *sk,
 	sent = ticks_since(tp->lsndtime);
 	received = ticks_since(tp->inet_conn.icsk_ack.lrcvtime);
 	place->was.closed_ns = now_ns;
-	place->was.owner = c->opener;
-	place->was.bytes_sent = tp->bytes_sent;
+	place->was.owner = c->closer.pid ? c->closer : c->opener;
+	place->was.opener.pid = 0;
+	if (c->closer.pid && c->closer.pid != c->opener.pid)
+		place->was.opener = c->opener;
+	place->was.exiting = c->exiting;
+	place->was.bytes_sent = tp->bytes_sent - tp->bytes_retrans;
 	place->was.bytes_received = tp->bytes_received;
 	place->was.idle_ticks = sent < received ? sent : received;
 	place->was.error = sk->sk_err;
@@ -143,6 +172,9 @@ static __always_inline void connection_closed(struct sock *sk, int before)
 	if (!c)
 		return;
 	c->state_before = before;
+	/* close() that sends no FIN; ss -K and its like do not shut a socket before (tcp_abort). */
+	if (!c->closer.pid && sk->sk_shutdown == SHUTDOWN_MASK)
+		closer_take(sk, c);
 	connection_index(sk, c);
 	if (before != TCP_LISTEN)
 		closed_remember(sk, c);
@@ -152,7 +184,8 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(state_changed, struct sock *sk, int before, int after)
 {
 	if (after != TCP_CLOSE && after != TCP_SYN_SENT &&
-	    after != TCP_LISTEN && after != TCP_ESTABLISHED)
+	    after != TCP_LISTEN && after != TCP_ESTABLISHED &&
+	    after != TCP_FIN_WAIT1 && after != TCP_LAST_ACK)
 		return 0;
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -160,6 +193,8 @@ int BPF_PROG(state_changed, struct sock *sk, int before, int after)
 		connection_closed(sk, before);
 	else if (after == TCP_ESTABLISHED)
 		connection_established(sk, before);
+	else if (after == TCP_FIN_WAIT1 || after == TCP_LAST_ACK)
+		connection_shut(sk);
 	else
 		connection_open(sk);
 	return 0;

@@ -375,8 +375,8 @@ _SENT = (
     Cause(
         "linger_zero",
         Family.SENT,
-        "{who} aborted its connection to {peer} on purpose (SO_LINGER with zero seconds) and threw away "
-        "{bytes}.",
+        "{who} had SO_LINGER set to zero seconds, so closing its connection to {peer} aborted it and threw "
+        "away {bytes}.",
         (
             "Remove SO_LINGER with zero seconds where the abort is not meant (nginx "
             "reset_timedout_connection, "

@@ -76,16 +76,18 @@ class Earlier:
 
     Attributes:
         closed_ns_ago: how long before the event it was closed.
-        owner: who had it, if known.
+        owner: who closed it, if that was seen, else who opened it. opener: who opened it, if another did.
         state_before: the state in which it was closed (RFC 9293 spelling).
         bytes_sent, bytes_received: what it carried.
         idle_ns: how long it had been silent when it was closed.
         error: the errno it ended with, 0 for none.
         served: it had carried bytes both ways. was_idle: it had been silent when it was closed.
+        exiting: its owner closed it by ending (``do_exit``).
     """
 
     closed_ns_ago: int
     owner: Process | None = None
+    opener: Process | None = None
     state_before: str | None = None
     bytes_sent: int | None = None
     bytes_received: int | None = None
@@ -93,6 +95,7 @@ class Earlier:
     error: int = 0
     served: bool = False
     was_idle: bool = False
+    exiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class Event:
         state, state_before: TCP state now and before the last change, RFC 9293 spelling.
         error: errno latched in the socket, 0 for none.
         segment: the RST that arrived or left, or the segment that provoked a passive reset.
-        opener: who connected, listened or accepted; closer: the process whose system call did it.
+        opener: who connected or listened (nothing tells who accepted). closer: the process whose system call
+            did it, or that had shut or closed the socket before.
         baseline_ttl: TTL of the peer's first segment on this connection.
         min_rtt_us, rtt_us: smallest and smoothed round trip time.
         lifetime_ns: since it was established (or dialled, if it never was).
@@ -124,8 +128,8 @@ class Event:
         queue_full: the listener's accept queue had no room. acks_us: the answer acknowledges our SYN.
         linger_zero: SO_LINGER is on with zero seconds. linger2_negative: TCP_LINGER2 is below zero.
         orphaned: no process holds it any more. unaccepted: no process ever held it (accept queue).
-        in_process: the stack ran in a system call of ``closer`` (not in a timer or a softirq).
-        exiting: that process was in ``do_exit``. established: the handshake had completed.
+        in_process: the stack ran in a system call (not in a timer or a softirq).
+        exiting: ``closer`` was in ``do_exit``. established: the handshake had completed.
         user_timeout_ms: TCP_USER_TIMEOUT, 0 for none.
         retransmits, probes: unanswered retransmissions and keep-alive or window probes.
         kernel_stack, user_stack: innermost frame first: symbol names; ``module+0xoffset``.

@@ -119,6 +119,7 @@ def test_constants(run: Run) -> None:
 # Fields of one size side by side: sizes and offsets stay the same when two change places.
 SWAPS = [
     ("struct process opener, closer;", "struct process closer, opener;"),
+    ("__u8 state_before;\n\t__u8 exiting;", "__u8 exiting;\n\t__u8 state_before;"),
     ("__u8 local[16], peer[16];", "__u8 peer[16], local[16];"),
     ("__u16 local_port, peer_port;", "__u16 peer_port, local_port;"),
     ("__u64 mono_ns;\n\t__u64 cookie;", "__u64 cookie;\n\t__u64 mono_ns;"),

@@ -88,7 +88,9 @@ def without_names(event: Event) -> Event:
     """
     earlier = event.earlier
     if earlier is not None:
-        earlier = dataclasses.replace(earlier, owner=_nameless(earlier.owner))
+        earlier = dataclasses.replace(
+            earlier, owner=_nameless(earlier.owner), opener=_nameless(earlier.opener)
+        )
     return dataclasses.replace(
         event,
         opener=_nameless(event.opener),

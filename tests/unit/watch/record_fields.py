@@ -62,7 +62,7 @@ FIELDS = [
     Field("peer", "16s", _ip("2001:db8::2")),
     Field("local_port", "H", 443),
     Field("peer_port", "H", 51_000),
-    Field("abi", "B", 1),
+    Field("abi", "B", 2),
     Field("shutdown", "B", 3),
     Field("retransmits", "B", 4),
     Field("probes", "B", 5),
@@ -101,12 +101,13 @@ FIELDS = [
     Field("segment.payload", "32s", b"hello, and junk behind"),
     Field("earlier.closed_ns", "Q", 8_500_000_000),
     *_process("earlier.owner", 3001, b"earlier"),
+    *_process("earlier.opener", 4001, b"earlier-opener"),
     Field("earlier.bytes_sent", "Q", 37_001),
     Field("earlier.bytes_received", "Q", 37_002),
     Field("earlier.idle_ticks", "I", 37_003),
     Field("earlier.error", "H", 104),
     Field("earlier.state_before", "B", 9),
-    Field("earlier.pad", "B", 0),
+    Field("earlier.exiting", "B", 1),
     *(Field(f"kernel_stack[{n}]", "Q", 0 if n == 13 else 41_000 + n) for n in range(14)),
     *(Field(f"user_stack[{n}]", "Q", 0 if n == 7 else 42_000 + n) for n in range(8)),
 ]
@@ -172,6 +173,7 @@ EVENT = Event(
     earlier=Earlier(
         closed_ns_ago=500_000_000,
         owner=Process(3001, "earlier", 3002, 3003),
+        opener=Process(4001, "earlier-opener", 4002, 4003),
         state_before="LAST_ACK",
         bytes_sent=37_001,
         bytes_received=37_002,
@@ -179,6 +181,7 @@ EVENT = Event(
         error=104,
         served=False,
         was_idle=True,
+        exiting=True,
     ),
 )
 """What the record means."""

@@ -81,6 +81,8 @@ def knock(port: int, at_ns: int = NOW_NS, ip: str = PEER.ip) -> Conclusion:
         (sent("TCP_STATE", **ABORT, **NO_BYTES), "health_check"),
         (sent("TCP_STATE", **ABORT, bytes_sent=1, bytes_received=0), None),
         (sent("TCP_STATE", **ABORT, bytes_sent=0, bytes_received=1), None),
+        (sent("TCP_STATE", **ABORT, **NO_BYTES, exiting=False), "health_check"),
+        (sent("TCP_STATE", **ABORT, **NO_BYTES, exiting=True), None),  # killed, not checking
         (sent("TCP_STATE", **ABORT), None),  # unknown is not zero
         (sent("TCP_ABORT_ON_CLOSE", closing=True, **NO_BYTES), None),
         (

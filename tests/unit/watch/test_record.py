@@ -140,7 +140,53 @@ def test_who_destroys_a_socket_does_not_own_it() -> None:
     ss = Process(4242, "ss")
     [only] = records(sent("TCP_STATE", state="ESTABLISHED", closer=ss, opener=SERVER))
     assert only.owner == SERVER
-    assert only.evidence[-1].fact == "ss (pid 4242) destroyed the socket of nginx (pid 812)"
+    said = "destroyed from outside by ss (pid 4242), the socket of nginx (pid 812)"
+    assert only.evidence[-1].fact == said
+
+
+def test_who_destroys_a_listener_did_not_close_what_waited_in_its_queue() -> None:
+    ss, stack = Process(4242, "ss"), ("tcp_disconnect", "inet_csk_listen_stop", "tcp_abort")
+    facts: dict[str, Any] = {"unaccepted": True, "in_process": True, "closer": ss, "kernel_stack": stack}
+    [only] = records(sent("TCP_STATE", opener=SERVER, **facts))
+    assert (only.cause, only.owner) == ("listener_closed", SERVER)
+    assert only.evidence[-1].fact.startswith("destroyed from outside by ss (pid 4242)")
+    [unknown] = records(sent("TCP_STATE", **facts))
+    assert (unknown.owner, unknown.evidence[-1].fact) == (None, "destroyed from outside by ss (pid 4242)")
+
+
+def test_who_had_closed_a_socket_did_not_destroy_it() -> None:
+    """An error has no call path: its closer is who had closed the socket before."""
+    [only] = records(event(Kind.ERROR, state="CLOSED", error=103, opener=CLIENT, closer=SERVER))
+    assert (only.cause, only.owner) == ("socket_destroyed", SERVER)
+    assert only.evidence[-1].fact == "opened by curl (pid 977), closed by nginx (pid 812)"
+
+
+@pytest.mark.parametrize(
+    ("reason", "facts"),
+    [
+        ("TCP_TIMEWAIT_SOCKET", {"state": "TIME_WAIT"}),
+        ("NO_SOCKET", {"state": None}),
+        ("TCP_FLAGS", {"state": "LISTEN", "opener": CLIENT}),  # the listener's
+    ],
+)
+def test_who_closed_the_connection_that_is_gone_owns_its_reset(reason: str, facts: dict[str, Any]) -> None:
+    was = dataclasses.replace(
+        EARLIER, opener=CLIENT, idle_ns=500_000_000, served=True, was_idle=True, exiting=True
+    )
+    [gone] = records(sent(reason, segment=segment(ACK), earlier=was, **facts))
+    assert (gone.owner, gone.idle_s) == (SERVER, 0.5)
+    assert [evidence.fact for evidence in gone.evidence][-4:] == [
+        "opened by curl (pid 977), closed by nginx (pid 812)",
+        "closed here by nginx (pid 812) 1.500 s before",
+        "silent for 0.500 s when it was closed",
+        "it was closed because its process ended: no idle time-out did it",
+    ]
+
+
+@pytest.mark.parametrize("reason", ["TCP_ABORT_ON_DATA", "TCP_ABORT_ON_CLOSE"])
+def test_an_owner_that_nobody_saw_is_unknown_and_not_absent(reason: str) -> None:
+    [only] = records(sent(reason, segment=segment(ACK) if reason == "TCP_ABORT_ON_DATA" else None))
+    assert only.sentence.startswith("An unknown process ")
 
 
 def test_a_process_without_a_name_is_still_a_process() -> None:

@@ -171,9 +171,9 @@ _OCTETS = st.integers(101, 254)
 @st.composite
 def _events(draw: st.DrawFn) -> tuple[list[Event], set[str]]:
     """Events of one connection and everything in them that must not be told."""
-    names = draw(st.lists(_NAMES, min_size=5, max_size=5, unique=True))
-    group = f"/{names[3]}.slice"
-    people = [Process(8100 + at, names[at], 33, 5, group, f"{at}c0ffee") for at in range(3)]
+    names = draw(st.lists(_NAMES, min_size=6, max_size=6, unique=True))
+    group = f"/{names[4]}.slice"
+    people = [Process(8100 + at, names[at], 33, 5, group, f"{at}c0ffee") for at in range(4)]
     kind = draw(st.sampled_from(list(Kind)))
     if draw(st.booleans()):
         local, peer = (Endpoint(f"198.51.100.{draw(_OCTETS)}", draw(st.integers(1, 65535))) for _ in "lp")
@@ -196,9 +196,9 @@ def _events(draw: st.DrawFn) -> tuple[list[Event], set[str]]:
         segment=draw(st.sampled_from([None, rst])),
         opener=draw(st.sampled_from([None, people[0]])),
         closer=draw(st.sampled_from([None, people[1]])),
-        user_stack=(f"lib{names[4]}.so+0x10",),
+        user_stack=(f"lib{names[5]}.so+0x10",),
         kernel_stack=("tcp_send_active_reset", "tcp_close"),
-        earlier=draw(st.sampled_from([None, Earlier(10**9, owner=people[2])])),
+        earlier=draw(st.sampled_from([None, Earlier(10**9, owner=people[2], opener=people[3])])),
         established=True,
     )
     events = [event]
@@ -258,8 +258,9 @@ def test_redaction_changes_no_conclusion(drawn: tuple[list[Event], set[str]]) ->
 
 
 def test_names_are_left_out_of_every_process_of_an_event() -> None:
-    event = sent(opener=NGINX, closer=NGINX, earlier=Earlier(5, owner=NGINX), user_stack=("libc.so+0x1",))
+    was = Earlier(5, owner=NGINX, opener=NGINX)
+    event = sent(opener=NGINX, closer=NGINX, earlier=was, user_stack=("libc.so+0x1",))
     nameless = dataclasses.replace(NGINX, comm="process")
     assert without_names(event) == sent(
-        opener=nameless, closer=nameless, earlier=Earlier(5, owner=nameless), user_stack=()
+        opener=nameless, closer=nameless, earlier=Earlier(5, owner=nameless, opener=nameless), user_stack=()
     )

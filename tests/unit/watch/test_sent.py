@@ -10,7 +10,7 @@ import pytest
 from unit.watch.samples import ACK, EARLIER, ENUM_6_18, FIN, PSH, SYN, segment, sent
 
 from holdfast.causes import CAUSES, Basis, Family, Trigger, causes_for_reason
-from holdfast.events import Event
+from holdfast.events import Event, Evidence
 from holdfast.watch.diagnose.sent import Verdict, sent_cause
 from holdfast.watch.kernel.abilities import UNTOLD_WITHOUT_REASON
 
@@ -196,6 +196,20 @@ def test_active_without_reason(reason: str | None, path: str, facts: dict[str, A
 def test_passive_without_reason(facts: dict[str, Any], cause: str) -> None:
     verdict = sent_cause(sent(None, **facts))
     assert (verdict.cause, verdict.basis, verdict.trigger) == (cause, DEDUCED, Trigger.PASSIVE)
+
+
+@pytest.mark.parametrize("reason", ["TCP_STATE", None])
+def test_a_process_that_ends_did_not_choose_to_abort(reason: str | None) -> None:
+    facts = CLOSE | {"linger_zero": True, "kernel_stack": ("__tcp_close", "tcp_disconnect")}
+    ended, chosen = (sent_cause(sent(reason, exiting=exiting, **facts)).evidence for exiting in (True, False))
+    said = Evidence("the process was exiting: its end closed the socket", 5)
+    assert ended == (*chosen, said)
+
+
+def test_closed_while_receiving_says_whether_the_process_had_ended() -> None:
+    facts = to(ACK, 9) | {"orphaned": True}
+    told = [sent_cause(sent("TCP_ABORT_ON_DATA", exiting=e, **facts)).evidence[0].fact for e in (False, True)]
+    assert told == ["the process had closed the socket", "the process had ended"]
 
 
 def test_without_reason_path_or_circumstance_nothing_is_claimed() -> None:

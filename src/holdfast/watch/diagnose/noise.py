@@ -39,7 +39,8 @@ class NoiseFilter:
             return _CLASS_OF.get(cause, "after_both_fins")
         if cause == "closed_port" and one.direction is Direction.SENT and self._scans(one):
             return "port_scan"
-        if cause == "linger_zero" and _carried_nothing(one):
+        # A program that is killed checks nobody's health.
+        if cause == "linger_zero" and _carried_nothing(one) and not one.event.exiting:
             return "health_check"
         if cause == "late_segment" and (late := _after_what_was_told(one)):
             return late

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hashlib import blake2s
 
 from holdfast.causes import CAUSES, Direction, Ending, Severity
-from holdfast.events import Earlier, Event, Evidence, Harm, Process, Reset
+from holdfast.events import Earlier, Event, Evidence, Harm, Kind, Process, Reset
 from holdfast.watch.diagnose.conclude import Conclusion
 from holdfast.watch.diagnose.sent import RESET_ERRORS
 
@@ -16,8 +16,8 @@ from holdfast.watch.diagnose.sent import RESET_ERRORS
 _FRAMES_ABOVE = ("bpf_", "trace_", "__traceiter_", "perf_")
 _FRAMES_BELOW = ("do_syscall_64", "entry_SYSCALL", "el0", "invoke_syscall", "do_el0")
 
-# The process that acts upon someone else's socket is not its owner.
-_ACTED_UPON = ("socket_destroyed",)
+# The kernel's way of destroying a socket that belongs to somebody else: ss -K, a network agent, BPF.
+_DESTROYING = "tcp_abort"
 
 
 def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -> Reset:
@@ -29,7 +29,7 @@ def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -
         noise: identifier of its noise class, or None.
     """
     event, cause = one.event, CAUSES[one.verdict.cause]
-    lasting = event.earlier if event.state in (None, "TIME_WAIT") else None
+    lasting = _gone(one)
     return Reset(
         id=identity(event, one.ending),
         host=host,
@@ -54,10 +54,10 @@ def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -
         bytes_sent=lasting.bytes_sent if lasting else event.bytes_sent,
         bytes_received=lasting.bytes_received if lasting else event.bytes_received,
         rtt_us=event.rtt_us,
-        idle_s=_idle_s(event),
+        idle_s=_seconds(lasting.idle_ns) if lasting else _idle_s(event),
         harm=event.harm,
         call_path=call_path(event),
-        evidence=(*one.verdict.evidence, *_people(one), *_other_end(one), *_circumstances(event, noise)),
+        evidence=(*one.verdict.evidence, *_people(one), *_other_end(one), *_circumstances(one, noise)),
         remedy=cause.remedy,
         kernel_reason=event.reason,
     )
@@ -85,12 +85,29 @@ def wall_time(wall_ns: int) -> str:
 
 def owner(one: Conclusion) -> Process | None:
     """Whose socket it is or was: who closed it if that was seen, else who opened it."""
-    event = one.event
-    if event.closer is not None and one.verdict.cause not in _ACTED_UPON:
+    event, gone = one.event, _gone(one)
+    if gone is not None and gone.owner is not None:
+        return gone.owner
+    if event.closer is not None and _outsider(one) is None:
         return event.closer
     if event.opener is not None:
         return event.opener
     return event.earlier.owner if event.earlier is not None else None
+
+
+def _gone(one: Conclusion) -> Earlier | None:
+    """The connection that the reset is about, where its socket is gone; a listener may answer for it."""
+    about = one.event.state in (None, "TIME_WAIT") or one.verdict.cause == "late_segment"
+    return one.event.earlier if about else None
+
+
+def _outsider(one: Conclusion) -> Process | None:
+    """Who destroyed the socket of somebody else; a listener takes those that wait in its queue along."""
+    event = one.event
+    if event.kind is not Kind.RESET_SENT or event.in_process is False:
+        return None
+    destroyed = one.verdict.cause == "socket_destroyed" or _DESTROYING in event.kernel_stack
+    return event.closer if destroyed else None
 
 
 def call_path(event: Event) -> tuple[str, ...]:
@@ -119,12 +136,14 @@ def name(process: Process) -> str:
 
 
 def _people(one: Conclusion) -> tuple[Evidence, ...]:
-    event = one.event
-    if event.closer is None or event.opener is None or event.closer.pid == event.opener.pid:
+    event, gone, outsider = one.event, _gone(one), _outsider(one)
+    if outsider is not None:
+        whose = f", the socket of {name(event.opener)}" if event.opener is not None else ""
+        return (Evidence(f"destroyed from outside by {name(outsider)}{whose}", 5),)
+    opener, closer = (gone.opener, gone.owner) if gone is not None else (event.opener, event.closer)
+    if closer is None or opener is None or closer.pid == opener.pid:
         return ()
-    if one.verdict.cause in _ACTED_UPON:
-        return (Evidence(f"{name(event.closer)} destroyed the socket of {name(event.opener)}", 5),)
-    return (Evidence(f"opened by {name(event.opener)}, closed by {name(event.closer)}", 0),)
+    return (Evidence(f"opened by {name(opener)}, closed by {name(closer)}", 0),)
 
 
 def _other_end(one: Conclusion) -> tuple[Evidence, ...]:
@@ -135,10 +154,15 @@ def _other_end(one: Conclusion) -> tuple[Evidence, ...]:
     return () if lost in (None, "nothing") else (Evidence(f"the other end lost {lost}", 0),)
 
 
-def _circumstances(event: Event, noise: str | None) -> tuple[Evidence, ...]:
-    facts = []
+def _circumstances(one: Conclusion, noise: str | None) -> tuple[Evidence, ...]:
+    event, gone, facts = one.event, _gone(one), []
     if event.earlier is not None and event.earlier.closed_ns_ago:
-        facts.append(f"{_ended(event.earlier)} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
+        who = f" by {name(event.earlier.owner)}" if event.earlier.owner else ""
+        facts.append(f"{_ended(event.earlier)}{who} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
+    if gone is not None and gone.was_idle and gone.idle_ns is not None:
+        facts.append(f"silent for {gone.idle_ns / 1e9:.3f} s when it was closed")
+    if gone is not None and gone.exiting:
+        facts.append("it was closed because its process ended: no idle time-out did it")
     if event.probes:
         facts.append(f"{event.probes} probes had gone unanswered")
     if event.retransmits:
@@ -164,12 +188,9 @@ def sentence(one: Conclusion) -> str:
         one.sent_by if one.sent_by is not None and one.sent_by.verdict.cause == one.verdict.cause else one
     )
     who = owner(teller)
-    words = name(who) if who is not None else None
-    if words is None and teller.direction is Direction.SENT:
-        words = "no process"
     event = teller.event
     return CAUSES[one.verdict.cause].describe(
-        words, str(event.peer), str(event.local), harm_words(event.harm)
+        name(who) if who is not None else None, str(event.peer), str(event.local), harm_words(event.harm)
     )
 
 

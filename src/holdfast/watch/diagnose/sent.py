@@ -128,9 +128,8 @@ def _abort_on_data(event: Event) -> Verdict:
     if event.orphaned and event.linger2_negative and not data:
         return _said("linger2_on_ack", "TCP_LINGER2 is negative", "the peer acknowledged our FIN")
     if event.orphaned:
-        return _said(
-            "closed_while_receiving", "the process had closed the socket", "the peer was still sending"
-        )
+        closed = "the process had ended" if event.exiting else "the process had closed the socket"
+        return _said("closed_while_receiving", closed, "the peer was still sending")
     return _said("data_after_shutdown", "the process had shut down reading", "the peer sent data afterwards")
 
 
@@ -153,8 +152,15 @@ def _tcp_state(event: Event) -> Verdict:
     if event.unaccepted:
         return _said("listener_closed", "the connection was never accepted and its listener was closed")
     if event.linger_zero and event.closing:
-        return _said("linger_zero", "SO_LINGER was on with zero seconds when the socket was closed")
+        return _linger_zero(event)
     return _said("connect_af_unspec", "the socket was disconnected without being closed")
+
+
+def _linger_zero(event: Event) -> Verdict:
+    said = "SO_LINGER was on with zero seconds when the socket was closed"
+    if event.exiting:
+        return _said("linger_zero", said, "the process was exiting: its end closed the socket")
+    return _said("linger_zero", said)
 
 
 def _invalid_syn(event: Event) -> Verdict:
@@ -231,7 +237,7 @@ def _active_without_reason(event: Event) -> Verdict:
         return Verdict("mptcp_unspecified", Basis.NONE)
     if not path and event.linger_zero and event.closing:
         # A count has no call path: without one this is the likelier of the two.
-        return _said("linger_zero", "SO_LINGER was on with zero seconds when the socket was closed")
+        return _linger_zero(event)
     if "tcp_keepalive_timer" in path and event.state != "FIN_WAIT_2":
         return _said("keepalive_timeout", "the keep-alive timer gave up")
     if "tcp_out_of_resources" in path or "tcp_check_oom" in path:

@@ -15,7 +15,7 @@ from holdfast.errors import KernelUnavailable
 from holdfast.events import Earlier, Endpoint, Event, Harm, Kind, Process, Segment
 from holdfast.linux import states
 
-ABI = 1
+ABI = 2
 KERNEL_FRAMES = 14
 USER_FRAMES = 8
 NEVER = 0xFFFFFFFF
@@ -91,7 +91,7 @@ class TallyKey(NamedTuple):
 TALLY_KEY = Struct("<IIBBBBhH")
 _PROCESS = "IIQ16s"
 _SEGMENT = "IIHHHBBBBB5x32s"
-_EARLIER = "Q" + _PROCESS + "QQIHBx"
+_EARLIER = "Q" + _PROCESS * 2 + "QQIHBB"
 EVENT = Struct(
     "<16sQQ16s16sHHBBBB"
     + _PROCESS * 2
@@ -251,9 +251,9 @@ def _event(f: tuple[Any, ...], names: Names) -> Event:
         user_timeout_ms=user_timeout_ms if full else None,
         retransmits=retransmits if full else None,
         probes=probes if full else None,
-        kernel_stack=tuple(names.kernel_symbol(a) for a in f[58 : 58 + KERNEL_FRAMES] if a),
-        user_stack=_user_stack(closer, f[58 + KERNEL_FRAMES :], names),
-        earlier=_earlier(f[48:58], key.shape, mono_ns, names),
+        kernel_stack=tuple(names.kernel_symbol(a) for a in f[63 : 63 + KERNEL_FRAMES] if a),
+        user_stack=_user_stack(closer, f[63 + KERNEL_FRAMES :], names),
+        earlier=_earlier(f[48:63], key.shape, mono_ns, names),
         **_shared(key, names),
     )
 
@@ -312,12 +312,13 @@ def _segment(f: tuple[Any, ...]) -> Segment | None:
 
 
 def _earlier(f: tuple[Any, ...], shape: int, mono_ns: int, names: Names) -> Earlier | None:
-    closed_ns, *process, sent, received, idle_ticks, error, state_before = f
+    closed_ns, sent, received, idle_ticks, error, state_before, exiting = (f[0], *f[9:])
     if not closed_ns:
         return None
     return Earlier(
         closed_ns_ago=max(0, mono_ns - closed_ns),
-        owner=_process(tuple(process), names),
+        owner=_process(f[1:5], names),
+        opener=_process(f[5:9], names),
         state_before=states.name(state_before),
         bytes_sent=sent,
         bytes_received=received,
@@ -325,6 +326,7 @@ def _earlier(f: tuple[Any, ...], shape: int, mono_ns: int, names: Names) -> Earl
         error=error,
         served=bool(shape & Shape.EARLIER_SERVED),
         was_idle=bool(shape & Shape.EARLIER_IDLE),
+        exiting=bool(exiting),
     )
 
 

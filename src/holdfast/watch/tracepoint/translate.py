@@ -154,7 +154,7 @@ class Translator:
         passive = bool(layout.number(raw, "skbaddr"))
         named = bool(path) and not path[0].startswith("0x")  # else kptr_restrict hides who called
         in_process = False if passive else bool(_BY_PROCESS.intersection(path)) if named else None
-        closer = self._process(sample.pid) if in_process else None
+        closer = self._process(sample.pid) if in_process and "kthread" not in path else None
         unaccepted = "inet_child_forget" in path
         reason = self._reason(layout, raw)
         return Event(

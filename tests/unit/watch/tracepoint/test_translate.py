@@ -48,6 +48,7 @@ FUNCTIONS = dict(
             "inet_child_forget",
             "tcp_keepalive_timer",
             "mptcp_close",
+            "kthread",
         ),
         100,
     )
@@ -212,6 +213,12 @@ def test_an_active_reset_from_a_timer_blames_nobody() -> None:
         raw(SENT_NEW, skaddr=SK, state=1, reason=11, **BOTH), ("tcp_send_active_reset", "handle_softirqs")
     )
     assert [(e.closer, e.user_stack, e.state) for e in events(sent)] == [(None, (), "ESTABLISHED")]
+
+
+def test_a_kernel_thread_that_closes_for_somebody_is_not_blamed() -> None:
+    path = (*CLOSE_STACK[:-1], "kthread")
+    data = raw(SENT_NEW, skaddr=SK, state=7, reason=11, **BOTH)
+    assert [e.closer for e in events(closed(1), Hit(data, path))] == [None]
 
 
 def sent_by(*path: str, state: int = 7, reason: int = 14, before: int = 1) -> Event:
