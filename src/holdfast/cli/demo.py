@@ -69,11 +69,11 @@ def _more(report: doctor.Report) -> tuple[str, str]:
     """What step 1 would add and what is missing for it, and a command that may bring it."""
     best, told = report.steps[0], "who, why, what was lost and what to do"
     if best.fix == doctor.as_root():
-        return f"As root, Holdfast would also say of each: {told}:", 'sudo "$(command -v make)" run'
+        return f"As root, Holdfast would also say of each {told}:", 'sudo "$(command -v make)" run'
     why = best.why_not.rstrip(".")
     if best.fix:
-        return f"{why}.\nThat mended, Holdfast would also say of each: {told}:", best.fix
-    return f"{why}.\nSo Holdfast cannot say of each: {told}.", ""
+        return f"{why}.\nThat mended, Holdfast would also say of each {told}:", best.fix
+    return f"{why}.\nSo Holdfast cannot say of each {told}.", ""
 
 
 def _bar(console: Console) -> Progress:

@@ -102,12 +102,10 @@ def _short(count: int) -> str:
     """At most four characters, rounded: ``999``, ``2.9k``, ``38k``, ``3.8M``."""
     if count < 1000:
         return str(count)
-    rounded = float(count)
-    for unit in _UNITS:
-        rounded /= 1000
-        if rounded < 999.5:
-            break
-    return f"{rounded:.1f}{unit}" if rounded < 9.95 else f"{rounded:.0f}{unit}"
+    rounded, thousands = count / 1000, 0
+    while rounded >= 999.5:
+        rounded, thousands = rounded / 1000, thousands + 1
+    return f"{rounded:.{1 if rounded < 9.95 else 0}f}{_UNITS[thousands]}"
 
 
 def _fit(text: str, width: int) -> str:

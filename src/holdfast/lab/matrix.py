@@ -77,9 +77,14 @@ class Records:
     """Every record a watch has told of, to be asked by connection; threads may add and ask.
 
     Also keeps the latest events, so that a scenario can be judged as one end alone would see it.
+
+    Args:
+        namespaces: whether the source tells the namespace of a connection. Where it does not, addresses tell
+            connections apart: no two networks that one process makes share them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, namespaces: bool = True) -> None:
+        self._namespaces = namespaces
         self._by_ends: dict[_Ends, list[Reset]] = {}
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._changed = threading.Condition()
@@ -102,7 +107,7 @@ class Records:
         with self._changed:
             while True:
                 told = self._alone(made.label) if made.label.alone else self._by_ends
-                found = [Pairing(made, reset) for reset in _find(made.label, told)]
+                found = [Pairing(made, reset) for reset in self._find(made.label, told)]
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0 or (
                     not silent and all(pairing.explained or pairing.untold for pairing in found)
@@ -113,16 +118,21 @@ class Records:
     def _alone(self, label: Label) -> dict[_Ends, list[Reset]]:
         """Records from the events of the label's namespace only, as if the peer were on another machine."""
         stories = Stories(platform.node(), time.time_ns() - time.monotonic_ns())
-        stories.feed([event for event in self._events if event.netns == label.netns], 0)
+        stories.feed([event for event in self._events if self._is_there(event, label)], 0)
         told: dict[_Ends, list[Reset]] = {}
         for reset in stories.flush():
             told.setdefault((reset.netns, reset.local, reset.peer), []).append(reset)
         return told
 
+    def _is_there(self, event: Event, label: Label) -> bool:
+        if self._namespaces:
+            return event.netns == label.netns
+        return event.local.ip in {local.ip for local, _ in label.pairs}
 
-def _find(label: Label, records: dict[_Ends, list[Reset]]) -> Iterator[Reset | None]:
-    for local, peer in label.pairs:
-        told = records.get((label.netns, local, peer), [])
-        same_way = [reset for reset in told if reset.direction == label.direction]
-        right = [reset for reset in same_way if reset.cause == label.cause]
-        yield next(iter(right or same_way or told), None)
+    def _find(self, label: Label, records: dict[_Ends, list[Reset]]) -> Iterator[Reset | None]:
+        netns = label.netns if self._namespaces else None
+        for local, peer in label.pairs:
+            told = records.get((netns, local, peer), [])
+            same_way = [reset for reset in told if reset.direction == label.direction]
+            right = [reset for reset in same_way if reset.cause == label.cause]
+            yield next(iter(right or same_way or told), None)

@@ -139,14 +139,18 @@ def _circumstances(event: Event, noise: str | None) -> tuple[Evidence, ...]:
         who = f" by {name(event.earlier.owner)}" if event.earlier.owner else ""
         facts.append(f"closed here{who} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
     if event.probes:
-        facts.append(f"{event.probes} probes had gone unanswered")
+        facts.append(f"{_counted(event.probes, 'probe')} had gone unanswered")
     if event.retransmits:
-        facts.append(f"{event.retransmits} retransmissions had gone unanswered")
+        facts.append(f"{_counted(event.retransmits, 'retransmission')} had gone unanswered")
     if event.user_timeout_ms:
         facts.append(f"TCP_USER_TIMEOUT is {event.user_timeout_ms} ms")
     if noise is not None:
         facts.append(f"usual traffic of the class {noise}")
     return tuple(Evidence(fact, 0) for fact in facts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def sentence(one: Conclusion) -> str:
