@@ -46,6 +46,12 @@ class Pairing:
             return False
         return UNTOLD_WITHOUT_REASON.get(self.made.label.cause) == self.reset.cause
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether the record leaves something open, and nothing that it tells is wrong."""
+        said = [said for _, said in self.differences().values()]
+        return self.reset is not None and bool(said) and all(one in (None, "unknown") for one in said)
+
     def differences(self) -> dict[str, tuple[object, object]]:
         """What differs, as {key: (made, explained)}."""
         label, reset = self.made.label, self.reset
@@ -109,9 +115,7 @@ class Records:
                 told = self._alone(made.label) if made.label.alone else self._by_ends
                 found = [Pairing(made, reset) for reset in self._find(made.label, told)]
                 left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or (
-                    not silent and all(pairing.explained or pairing.untold for pairing in found)
-                ):
+                if left_s <= 0 or (not silent and all(self._settled(pairing) for pairing in found)):
                     return found
                 self._changed.wait(left_s)
 
@@ -124,15 +128,21 @@ class Records:
             told.setdefault((reset.netns, reset.local, reset.peer), []).append(reset)
         return told
 
+    def _settled(self, pairing: Pairing) -> bool:
+        # A source that tells no namespace tells few owners and no bytes either, however long we wait.
+        return pairing.explained or pairing.untold or (pairing.incomplete and not self._namespaces)
+
     def _is_there(self, event: Event, label: Label) -> bool:
         if self._namespaces:
             return event.netns == label.netns
         return event.local.ip in {local.ip for local, _ in label.pairs}
 
     def _find(self, label: Label, records: dict[_Ends, list[Reset]]) -> Iterator[Reset | None]:
-        netns = label.netns if self._namespaces else None
         for local, peer in label.pairs:
-            told = records.get((netns, local, peer), [])
+            told = records.get((label.netns if self._namespaces else None, local, peer), [])
+            if not told and not self._namespaces:
+                # Such a source knows a listener's reset by the listener only.
+                told = records.get((None, local, Endpoint("::" if ":" in local.ip else "0.0.0.0", 0)), [])
             same_way = [reset for reset in told if reset.direction == label.direction]
             right = [reset for reset in same_way if reset.cause == label.cause]
             yield next(iter(right or same_way or told), None)
