@@ -11,6 +11,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from fcntl import ioctl
@@ -102,6 +103,33 @@ def test_demo_without_a_terminal_ends_with_the_matrix() -> None:
     assert (done.code, unexplained, explained) == (0, 0, made)
     assert made >= len([one for one in SCENARIOS.values() if not one.vm_only])
     assert [line for line in done.out.splitlines()[1:] if len(line) > 80] == []
+
+
+WITHOUT_BPF = """
+import dataclasses
+from holdfast.cli import main
+from holdfast.watch import doctor
+collect = doctor.collect
+doctor.collect = lambda: dataclasses.replace(collect(), object_error="They were not built.")
+main(["demo"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs_bpf
+@pytest.mark.needs_netns
+@pytest.mark.timeout(180)
+def test_demo_without_bpf_tells_what_tracepoints_can_and_no_more() -> None:
+    done = subprocess.run(
+        (sys.executable, "-c", WITHOUT_BPF), capture_output=True, text=True, timeout=150, check=False
+    )
+    found = re.search(r"Made (\d+), explained (\d+), in part (\d+), not told (\d+)\. ", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    made, explained, in_part, rest = map(int, found.groups())
+    assert (done.returncode, explained + in_part + rest) == (0, made)
+    assert re.search(r"^linger_zero +1 +1 +0 +0 *$", done.stdout, re.MULTILINE)
+    assert "\nnot_sent_by_tcp: not told at all.\n" in done.stdout
+    assert [line for line in done.stdout.splitlines()[1:] if len(line.rstrip()) > 80] == []
 
 
 class Terminal:

@@ -207,7 +207,8 @@ Steps
         This process lacks CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
         Try: sudo '/opt/hold fast/bin/holdfast' doctor
   no    2 tracepoints
-        Every reset: its cause and caller, but no segments and few owners.
+        Resets that TCP sends or obeys: cause and caller, but no segments and
+        few owners.
         Tracefs is not available here.
         Try: sudo '/opt/hold fast/bin/holdfast' doctor
   ok    3 no rights

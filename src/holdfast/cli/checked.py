@@ -17,6 +17,18 @@ from holdfast.linux.cgroups import find_mount
 from holdfast.linux.namespaces import PROC
 
 
+class Whole(click.IntRange):
+    """A whole number in a range, called so in the sentence about one that is not."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """A number in a range."""
+
+    name = "number"
+
+
 def causes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Identifiers of causes; a near one is suggested."""
     for value in values:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import click
 from rich.text import Text
 
-from holdfast.cli import render
+from holdfast.cli import checked, render
 from holdfast.errors import KernelUnavailable, UsageError
 from holdfast.lab import NOT_MADE, SCENARIOS, Made, NoNetwork, Scenario, ScenarioFailed, find, make
 from holdfast.lab.matrix import Pairing, Records
@@ -82,7 +82,12 @@ def _listed(one: Scenario) -> dict[str, object]:
 @click.option("--all", "everything", is_flag=True, help="Every scenario that can run on this machine.")
 @click.option("--family", type=click.Choice(["4", "6", "both"]), default="4", show_default=True)
 @click.option(
-    "--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="Connections of each."
+    "--count",
+    type=checked.Whole(1, 1000),
+    metavar="NUMBER",
+    default=1,
+    show_default=True,
+    help="Connections of each.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each reset made.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell the whole story of each reset.")

@@ -16,6 +16,7 @@ from holdfast.events import Endpoint, Reset
 WIDTH = 80
 _TITLE = 10
 _CAUSE, _WHO, _ENDS, _LOST = 25, 17, 24, 11
+_UNITS = "kMGTPE"
 
 STYLES = {
     Severity.INFO: "dim",
@@ -88,21 +89,23 @@ def connection(reset: Reset, width: int) -> str:
 
 
 def lost(reset: Reset) -> str:
-    """The bytes at risk in short: unread, unsent, unacknowledged."""
+    """The bytes at risk in short: of one kind by its name, of several their sum as ``lost``."""
     harm = reset.harm
     counts = ((harm.unread_bytes, "unread"), (harm.unacked_bytes, "unackd"), (harm.unsent_bytes, "unsent"))
-    for count, word in counts:
-        if count:
-            return f"{_short(count)} {word}"
-    return ""
+    found = [(count, word) for count, word in counts if count]
+    if len(found) > 1:
+        return f"{_short(sum(count for count, _ in found))} lost"
+    return "".join(f"{_short(count)} {word}" for count, word in found)
 
 
 def _short(count: int) -> str:
-    for unit in ("", "k", "M", "G"):
-        if count < 1000:
-            return f"{count}{unit}"
-        count //= 1000
-    return f"{count}T"
+    """At most four characters, rounded: ``999``, ``2.9k``, ``38k``, ``3.8M``."""
+    if count < 1000:
+        return str(count)
+    rounded, thousands = count / 1000, 0
+    while rounded >= 999.5:
+        rounded, thousands = rounded / 1000, thousands + 1
+    return f"{rounded:.{1 if rounded < 9.95 else 0}f}{_UNITS[thousands]}"
 
 
 def _fit(text: str, width: int) -> str:

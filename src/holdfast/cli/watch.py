@@ -61,10 +61,21 @@ Examples:
     "--json", "as_json", is_flag=True, help="Print one JSON object a line (docs/reference/json.md)."
 )
 @click.option(
-    "--pid", "pids", type=click.IntRange(1), multiple=True, callback=checked.pids, help="Only this owner."
+    "--pid",
+    "pids",
+    type=checked.Whole(1),
+    metavar="PID",
+    multiple=True,
+    callback=checked.pids,
+    help="Only this owner.",
 )
 @click.option(
-    "--port", "ports", type=click.IntRange(1, 65535), multiple=True, help="Only this port, either end."
+    "--port",
+    "ports",
+    type=checked.Whole(1, 65535),
+    metavar="PORT",
+    multiple=True,
+    help="Only this port, either end.",
 )
 @click.option(
     "--cgroup",
@@ -96,11 +107,12 @@ Examples:
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(0, min_open=True),
+    type=checked.Number(0, min_open=True),
+    metavar="SECONDS",
     callback=checked.seconds,
     help="Stop after so many seconds.",
 )
-@click.option("--count", type=click.IntRange(1), help="Stop after so many resets.")
+@click.option("--count", type=checked.Whole(1), metavar="NUMBER", help="Stop after so many resets.")
 def command(**asked: Any) -> None:
     """Show every reset of this host: who sent it, why, what was lost and what to do."""
     selection = Selection(

@@ -46,6 +46,12 @@ class Pairing:
             return False
         return UNTOLD_WITHOUT_REASON.get(self.made.label.cause) == self.reset.cause
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether the record leaves something open, and nothing that it tells is wrong."""
+        said = [said for _, said in self.differences().values()]
+        return self.reset is not None and bool(said) and all(one in (None, "unknown") for one in said)
+
     def differences(self) -> dict[str, tuple[object, object]]:
         """What differs, as {key: (made, explained)}."""
         label, reset = self.made.label, self.reset
@@ -77,9 +83,14 @@ class Records:
     """Every record a watch has told of, to be asked by connection; threads may add and ask.
 
     Also keeps the latest events, so that a scenario can be judged as one end alone would see it.
+
+    Args:
+        namespaces: whether the source tells the namespace of a connection. Where it does not, addresses tell
+            connections apart: no two networks that one process makes share them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, namespaces: bool = True) -> None:
+        self._namespaces = namespaces
         self._by_ends: dict[_Ends, list[Reset]] = {}
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._changed = threading.Condition()
@@ -102,27 +113,36 @@ class Records:
         with self._changed:
             while True:
                 told = self._alone(made.label) if made.label.alone else self._by_ends
-                found = [Pairing(made, reset) for reset in _find(made.label, told)]
+                found = [Pairing(made, reset) for reset in self._find(made.label, told)]
                 left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or (
-                    not silent and all(pairing.explained or pairing.untold for pairing in found)
-                ):
+                if left_s <= 0 or (not silent and all(self._settled(pairing) for pairing in found)):
                     return found
                 self._changed.wait(left_s)
 
     def _alone(self, label: Label) -> dict[_Ends, list[Reset]]:
         """Records from the events of the label's namespace only, as if the peer were on another machine."""
         stories = Stories(platform.node(), time.time_ns() - time.monotonic_ns())
-        stories.feed([event for event in self._events if event.netns == label.netns], 0)
+        stories.feed([event for event in self._events if self._is_there(event, label)], 0)
         told: dict[_Ends, list[Reset]] = {}
         for reset in stories.flush():
             told.setdefault((reset.netns, reset.local, reset.peer), []).append(reset)
         return told
 
+    def _settled(self, pairing: Pairing) -> bool:
+        # A source that tells no namespace tells few owners and no bytes either, however long we wait.
+        return pairing.explained or pairing.untold or (pairing.incomplete and not self._namespaces)
 
-def _find(label: Label, records: dict[_Ends, list[Reset]]) -> Iterator[Reset | None]:
-    for local, peer in label.pairs:
-        told = records.get((label.netns, local, peer), [])
-        same_way = [reset for reset in told if reset.direction == label.direction]
-        right = [reset for reset in same_way if reset.cause == label.cause]
-        yield next(iter(right or same_way or told), None)
+    def _is_there(self, event: Event, label: Label) -> bool:
+        if self._namespaces:
+            return event.netns == label.netns
+        return event.local.ip in {local.ip for local, _ in label.pairs}
+
+    def _find(self, label: Label, records: dict[_Ends, list[Reset]]) -> Iterator[Reset | None]:
+        for local, peer in label.pairs:
+            told = records.get((label.netns if self._namespaces else None, local, peer), [])
+            if not told and not self._namespaces:
+                # Such a source knows a listener's reset by the listener only.
+                told = records.get((None, local, Endpoint("::" if ":" in local.ip else "0.0.0.0", 0)), [])
+            same_way = [reset for reset in told if reset.direction == label.direction]
+            right = [reset for reset in same_way if reset.cause == label.cause]
+            yield next(iter(right or same_way or told), None)

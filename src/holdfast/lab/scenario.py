@@ -92,6 +92,6 @@ def find(name: str) -> Scenario:
     """
     if name not in SCENARIOS:
         near = difflib.get_close_matches(name, SCENARIOS, 1)
-        hint = f" Did you mean {near[0]}?" if near else " See: holdfast lab list"
-        raise UsageError(f"There is no scenario {name!r}.{hint}")
+        hint = f" Did you mean {near[0]}?" if near else " See holdfast lab list."
+        raise UsageError(f"there is no scenario '{name}'.{hint}")
     return SCENARIOS[name]

@@ -212,7 +212,7 @@ def _bpf(facts: Facts) -> Step:
 
 
 def _tracepoints(facts: Facts) -> Step:
-    tells = "every reset: its cause and caller, but no segments and few owners"
+    tells = "resets that TCP sends or obeys: cause and caller, but no segments and few owners"
     if facts.tracepoints_error is None:
         return Step(2, "tracepoints", tells, True)
     rights = facts.host_rights and "CAP_SYS_ADMIN" in facts.capabilities

@@ -55,7 +55,7 @@ STEPS = (
     Step("bpf", "every reset, its cause, owner, call path and harm", KernelSource),
     Step(
         "tracepoints",
-        "every reset and its cause; no segments, few owners",
+        "resets that TCP sends or obeys, and causes; no segments, few owners",
         _tracepoints,
         blind=("--netns",),
     ),

@@ -51,11 +51,11 @@ def reset(**differs: Any) -> Reset:
         ),
         (
             reset(cause="handshake_timestamp_mismatch", owner=Process(4194304, WIDE), harm=Harm(0, 0, 1499)),
-            "handshake_timestamp_mismatch 界界界界…/4194304 :443→10.0.0.2:5123    1k unackd",
+            "handshake_timestamp_mismatch 界界界界…/4194304 :443→10.0.0.2:5123  1.5k unackd",
         ),
         (
             reset(local=LONGEST, peer=LONGEST, owner=Process(4194304, "a-very-long-one"), harm=Harm(999_999)),
-            "linger_zero               a-very-l…/4194304 :65535→[fd83…9abc]:65535 999k unread",
+            "linger_zero               a-very-l…/4194304 :65535→[fd83…9abc]:65535 1.0M unread",
         ),
         (
             reset(owner=Process(1, "\x1b[31m\n")),
@@ -66,6 +66,26 @@ def reset(**differs: Any) -> Reset:
 def test_a_record_is_this_line(record: Reset, line: str) -> None:
     assert str(render.line(record)).split() == line.split()
     assert cell_len(str(render.line(record))) <= 80
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (Harm(), ""),
+        (Harm(0, 0, 0), ""),
+        (Harm(999, 0, 0), "999 unread"),
+        (Harm(0, 2_895, 0), "2.9k unsent"),
+        (Harm(0, 0, 9_949), "9.9k unackd"),
+        (Harm(0, 0, 9_951), "10k unackd"),
+        (Harm(38_400), "38k unread"),
+        (Harm(999_499), "999k unread"),
+        (Harm(999_500), "1.0M unread"),
+        (Harm(1, 3_797_504, 0), "3.8M lost"),
+        (Harm(10, 0, 20), "30 lost"),
+    ],
+)
+def test_what_was_lost_is_rounded_and_nothing_of_it_left_out(harm: Harm, words: str) -> None:
+    assert render.lost(reset(harm=harm)) == words
 
 
 _NAMES = st.text(st.characters(codec="utf-8"), max_size=16)

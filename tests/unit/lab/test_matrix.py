@@ -65,6 +65,21 @@ def test_what_differs_is_named(record: Reset | None, differences: dict[str, obje
     assert (pairing.differences(), pairing.explained) == (differences, not differences)
 
 
+@pytest.mark.parametrize(
+    ("record", "incomplete"),
+    [
+        (reset(owner=None), True),
+        (reset(owner=None, sender="unknown"), True),
+        (reset(), False),
+        (reset(owner=None, cause="closed_port"), False),
+        (reset(owner=Process(813, "lab-server")), False),
+        (None, False),
+    ],
+)
+def test_what_is_left_open_is_not_wrong(record: Reset | None, incomplete: bool) -> None:
+    assert Pairing(made(), record).incomplete is incomplete
+
+
 def test_an_owner_is_wrong_where_nobody_owned_it() -> None:
     assert Pairing(made(owner_pid=None), reset()).differences() == {"owner_pid": (None, 812)}
 
@@ -123,6 +138,14 @@ def test_a_record_of_another_connection_explains_nothing(other: dict[str, Any]) 
     assert explained_by(records, made()) == [None]
 
 
+@pytest.mark.parametrize("peer", [CLIENT, Endpoint("0.0.0.0", 0)])
+def test_without_namespaces_addresses_tell_connections_apart(peer: Endpoint) -> None:
+    records = Records(namespaces=False)
+    records.add(reset(netns=None, peer=peer))
+    records.add(reset(id="2", netns=None, local=CLIENT))
+    assert explained_by(records, made()) == ["1"]
+
+
 def test_of_several_records_the_right_one_is_taken() -> None:
     records = Records()
     records.add(reset(id="other way", direction=Direction.RECEIVED))
@@ -148,12 +171,13 @@ def test_a_record_that_comes_later_is_waited_for() -> None:
     later.join()
 
 
-def test_one_end_alone_is_judged_from_its_own_namespaces_events() -> None:
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_one_end_alone_is_judged_from_its_own_namespaces_events(namespaces: bool) -> None:
     """As if the peer were on another machine: what the peer's namespace saw must not help."""
-    victim = received(None, local=CLIENT, peer=SERVER, netns=50, cookie=9)
-    sender = sent("TCP_ABORT_ON_CLOSE", local=SERVER, peer=CLIENT, netns=40, cookie=8)
+    victim = received(None, local=CLIENT, peer=SERVER, netns=50 if namespaces else None, cookie=9)
+    sender = sent("TCP_ABORT_ON_CLOSE", local=SERVER, peer=CLIENT, netns=40 if namespaces else None, cookie=8)
     one = made("peer_aborted", pairs=((CLIENT, SERVER),), direction=Direction.RECEIVED, netns=50, alone=True)
-    records = Records()
+    records = Records(namespaces)
     records.tap([sender, victim])
     (pairing,) = records.pair(one, 0.0)
     assert pairing.reset is not None

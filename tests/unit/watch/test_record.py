@@ -231,6 +231,12 @@ def test_noise_is_information_and_says_of_which_class() -> None:
     assert noisy.evidence[-1].fact == "usual traffic of the class health_check"
 
 
+def test_one_is_not_many() -> None:
+    [only] = records(sent("TCP_KEEPALIVE_TIMEOUT", state="ESTABLISHED", probes=1, retransmits=1))
+    facts = [evidence.fact for evidence in only.evidence]
+    assert facts[1:] == ["1 probe had gone unanswered", "1 retransmission had gone unanswered"]
+
+
 def test_what_had_gone_unanswered_is_evidence() -> None:
     [only] = records(
         sent("TCP_KEEPALIVE_TIMEOUT", state="ESTABLISHED", probes=9, retransmits=2, user_timeout_ms=300)

@@ -157,16 +157,15 @@ def _other_end(one: Conclusion) -> tuple[Evidence, ...]:
 def _circumstances(one: Conclusion, noise: str | None) -> tuple[Evidence, ...]:
     event, gone, facts = one.event, _gone(one), []
     if event.earlier is not None and event.earlier.closed_ns_ago:
-        who = f" by {name(event.earlier.owner)}" if event.earlier.owner else ""
-        facts.append(f"{_ended(event.earlier)}{who} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
+        facts.append(f"{_ended(event.earlier)} {event.earlier.closed_ns_ago / 1e9:.3f} s before")
     if gone is not None and gone.was_idle and gone.idle_ns is not None:
         facts.append(f"silent for {gone.idle_ns / 1e9:.3f} s when it was closed")
     if gone is not None and gone.exiting:
         facts.append("it was closed because its process ended: no idle time-out did it")
     if event.probes:
-        facts.append(f"{event.probes} probes had gone unanswered")
+        facts.append(f"{_counted(event.probes, 'probe')} had gone unanswered")
     if event.retransmits:
-        facts.append(f"{event.retransmits} retransmissions had gone unanswered")
+        facts.append(f"{_counted(event.retransmits, 'retransmission')} had gone unanswered")
     if event.user_timeout_ms:
         facts.append(f"TCP_USER_TIMEOUT is {event.user_timeout_ms} ms")
     if noise is not None:
@@ -180,6 +179,10 @@ def _ended(earlier: Earlier) -> str:
         verb = "timed out" if earlier.error == errno.ETIMEDOUT else "was reset"
         return f"the connection{f' of {who}' if who else ''} {verb} here"
     return f"closed here{f' by {who}' if who else ''}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def sentence(one: Conclusion) -> str:
