@@ -15,12 +15,16 @@ _Static_assert(sizeof(struct ring_key) == 24, "ring_key has a hole");
 
 static size_t key_hash(const struct ring_key *key)
 {
-	const unsigned char *bytes = (const unsigned char *)key;
-	size_t length = sizeof(*key);
-	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
+	uint64_t words[sizeof(*key) / sizeof(uint64_t)], hash = 0;
+	size_t i;
 
-	while (length--)
-		hash = (hash ^ *bytes++) * 1099511628211ULL;
+	/* Word by word: in a flood this is half of what a record costs. */
+	memcpy(words, key, sizeof(words));
+	for (i = 0; i < sizeof(words) / sizeof(*words); i++) {
+		hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >>
+			32; /* a product's low bits know low bits only */
+	}
 	return (size_t)hash;
 }
 

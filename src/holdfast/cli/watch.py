@@ -192,7 +192,7 @@ class _View:
             self._show_rates()
             self._show_folds()
         self._compare()
-        self._close()
+        self._close(session.hurried)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
@@ -295,13 +295,22 @@ class _View:
                 f"Exact total: {count:,} {direction}{f', {cause}' if cause else ''}.", style="dim"
             )
 
-    def _close(self) -> None:
+    def _close(self, hurried: int) -> None:
         self._talk.print(f"{self._status()}.", style="dim")
         for cause, count in self._folded.most_common():
             self._talk.print(f"Folded as usual traffic: {count:,} x {cause} (--all shows them).", style="dim")
         self._totals()
         if self._missed:
             sentence = f"The kernel counts {self._missed:,} sent RSTs that we did not see (OutRsts)."
+            self._talk.print(sentence, style="yellow")
+        if hurried:
+            sentence = (
+                f"Judged early, in a flood: {hurried:,} times; the two ends of a reset may not be joined."
+            )
+            self._talk.print(sentence, style="yellow")
+        unowned = self._opened.source.unowned() if isinstance(self._opened.source, KernelSource) else 0
+        if unowned:
+            sentence = f"The kernel had no memory to remember who owned {unowned:,} connections."
             self._talk.print(sentence, style="yellow")
 
 

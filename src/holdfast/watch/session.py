@@ -79,11 +79,12 @@ class Session:
             events = [without_names(event) for event in events]
         if self._tap is not None and events:
             self._tap(events)
-        self._busy = bool(events)
         # Anew each time: a suspend or a clock that was set changes it.
         self._stories.wall_offset_ns = wall_offset_ns()
         now_ns = time.monotonic_ns()
-        return self._stories.feed(events, now_ns) + self._stories.settle(now_ns)
+        told = self._stories.feed(events, now_ns) + self._stories.settle(now_ns)
+        self._busy = bool(events or told)
+        return told
 
     def finish(self) -> list[Reset]:
         """The records of everything seen so far, settled or not."""

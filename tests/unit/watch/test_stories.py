@@ -14,7 +14,7 @@ from transcripts.stories import ABORT, SUFFERED, TRANSCRIPTS, Step, at_port
 from unit.watch.samples import active_rst
 
 from holdfast.events import Endpoint, Event, Reset
-from holdfast.watch.diagnose.stories import LONGEST_NS, MOST_EVENTS, SETTLE_NS, Stories
+from holdfast.watch.diagnose.stories import AT_ONCE, LONGEST_NS, MOST_EVENTS, SETTLE_NS, Stories
 
 MS = 1_000_000
 
@@ -143,3 +143,11 @@ def test_the_other_end_in_the_same_drain_is_not_cut_off() -> None:
     kept = stories()
     filler = [dataclasses.replace(scenes.ERROR, mono_ns=n, cookie=500 + n) for n in range(MOST_EVENTS - 1)]
     assert brief(kept.feed([*filler, SUFFERED, ABORT], 0)) == scenes.BOTH_ENDS
+
+
+def test_what_settles_at_once_is_told_in_parts() -> None:
+    """Judging thousands in one go would keep us from the ring for longer than it takes events."""
+    kept = stories()
+    kept.feed([at_port(scenes.REFUSED, port) for port in range(1, 2 * AT_ONCE)], 0)
+    told = [len(kept.settle(SETTLE_NS)) for _ in range(3)]
+    assert told == [AT_ONCE, AT_ONCE - 1, 0]

@@ -48,14 +48,16 @@ def conclude(events: Sequence[Event]) -> list[Conclusion]:
     refused = {(event.peer, event.local) for event in of[Kind.RESET_RECEIVED] if event.state == "SYN_SENT"}
     sent = _once_more([_sent(event, refused) for event in of[Kind.RESET_SENT]])
     sent += _foreign(of[Kind.RST_LEFT], of[Kind.REJECTED], of[Kind.RESET_SENT])
-    senders, unseen = _Senders(sent), _Unseen(of)
-    received = [_received(event, senders.take(event), unseen) for event in of[Kind.RESET_RECEIVED]]
+    received: list[Conclusion] = []
+    if of[Kind.RESET_RECEIVED]:
+        senders, unseen = _Senders(sent), _Unseen(of)
+        received = [_received(event, senders.take(event), unseen) for event in of[Kind.RESET_RECEIVED]]
     heard = {id(one.sent_by): one.event for one in received if one.sent_by is not None}
     sent = [
         dataclasses.replace(one, obeyed="yes", heard_by=heard[id(one)]) if id(one) in heard else one
         for one in sent
     ]
-    return [*sent, *received, *_ignored(of, _Senders(sent)), *_errors(of), *_destroyed(of[Kind.DESTROYED])]
+    return [*sent, *received, *_ignored(of, sent), *_errors(of), *_destroyed(of[Kind.DESTROYED])]
 
 
 def _by_kind(events: Iterable[Event]) -> dict[Kind, list[Event]]:
@@ -75,6 +77,8 @@ def _sent(event: Event, refused: Container[tuple[Endpoint, Endpoint]]) -> Conclu
 
 def _once_more(sent: Sequence[Conclusion]) -> list[Conclusion]:
     """The same; of late segments it is told whether this host had sent a RST for their connection before."""
+    if not any(one.verdict.cause == "late_segment" for one in sent):
+        return list(sent)
     resets_ns: dict[object, list[int]] = {}
     for one in sorted(sent, key=lambda one: one.event.mono_ns):
         resets_ns.setdefault(_place(one.event), []).append(one.event.mono_ns)
@@ -247,7 +251,10 @@ def _joined(event: Event, sender: Conclusion) -> tuple[Verdict, str]:
     return verdict, "peer"
 
 
-def _ignored(of: dict[Kind, list[Event]], senders: _Senders) -> list[Conclusion]:
+def _ignored(of: dict[Kind, list[Event]], sent: Sequence[Conclusion]) -> list[Conclusion]:
+    if not of[Kind.RST_ARRIVED]:
+        return []
+    senders = _Senders(sent)
     ended = {event.cookie for event in of[Kind.RESET_RECEIVED]}
     ended_places = {_place(event) for event in of[Kind.RESET_RECEIVED]}
     found = []

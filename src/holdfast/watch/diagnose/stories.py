@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 
 from holdfast.events import Endpoint, Event, Kind, Reset
 from holdfast.watch.diagnose.conclude import conclude
@@ -20,6 +21,9 @@ LONGEST_NS = 2_000_000_000
 MOST_EVENTS = 256
 """A pair with so many is judged with the drain that brought them: whoever resets from one port over and over
 must not have us collect for seconds, nor keep others waiting."""
+
+AT_ONCE = 512
+"""So many pairs are judged in one call, the others in the next: what comes meanwhile must not be lost."""
 
 _Pair = tuple[Endpoint, Endpoint]
 
@@ -92,13 +96,18 @@ class Stories:
         return False
 
     def settle(self, now_ns: int) -> list[Reset]:
-        """Records of the pairs that have been silent long enough: the sender's before the receiver's."""
-        due = [
+        """Records of the pairs that have been silent long enough: the sender's before the receiver's.
+
+        At most :data:`AT_ONCE` pairs: call it again soon while it tells something.
+        """
+        due = (
             pair
             for pair, story in self._waiting.items()
             if now_ns - story.last_ns >= SETTLE_NS or now_ns - story.begun_ns >= LONGEST_NS
+        )
+        return [
+            reset for pair in list(islice(due, AT_ONCE)) for reset in self._judge(self._waiting.pop(pair))
         ]
-        return [reset for pair in due for reset in self._judge(self._waiting.pop(pair))]
 
     def flush(self) -> list[Reset]:
         """Records of everything that still waits."""

@@ -35,7 +35,7 @@ ALIKE = 64
 ALIKE_IN_FLOOD = 8
 """As many, and no more, after a drain that folded :data:`FLOOD` or more."""
 
-FLOOD = 500
+FLOOD = 250
 
 FOLDS = 1_024
 """Groups of folded events kept for :meth:`KernelSource.folds`; beyond, ports and processes are left out."""
