@@ -9,7 +9,8 @@
 /* What is remembered about a connection while its socket lives. */
 struct connection {
 	struct process opener;
-	struct process closer; /* nobody until a call of a process ends it */
+	struct process
+		closer; /* nobody until a call of another process ends it */
 	__u64 opened_ns, established_ns;
 	__u64 rst_ns; /* when segment arrived; 0 is never */
 	struct segment rst;

@@ -115,10 +115,14 @@ static __always_inline void connection_established(struct sock *sk, int before)
 static __always_inline void closer_take(const struct sock *sk,
 					struct connection *c)
 {
-	if (!sk->sk_lock.owned || !current_is_process())
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (!sk->sk_lock.owned || task->flags & PF_KTHREAD)
 		return;
-	current_process(&c->closer);
-	c->exiting = !!(bpf_get_current_task_btf()->flags & PF_EXITING);
+	c->exiting = !!(task->flags & PF_EXITING);
+	/* Mostly it is who opened it: describing a process costs most of all this. */
+	if ((__u32)task->tgid != c->opener.pid)
+		task_process(task, &c->closer);
 }
 
 /* Our FIN is due: by the process that closes, mostly a worker that did not open it. */

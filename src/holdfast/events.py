@@ -114,7 +114,7 @@ class Event:
         error: errno latched in the socket, 0 for none.
         segment: the RST that arrived or left, or the segment that provoked a passive reset.
         opener: who connected or listened (nothing tells who accepted). closer: the process whose system call
-            did it, or that had shut or closed the socket before.
+            did it, or that had shut or closed the socket before, if it did not open it.
         baseline_ttl: TTL of the peer's first segment on this connection.
         min_rtt_us, rtt_us: smallest and smoothed round trip time.
         lifetime_ns: since it was established (or dialled, if it never was).
