@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from hashlib import blake2s
 
 from holdfast.causes import CAUSES, Direction, Ending, Severity
-from holdfast.events import Event, Evidence, Harm, Process, Reset
+from holdfast.events import Event, Evidence, Harm, Kind, Process, Reset
 from holdfast.watch.diagnose.conclude import Conclusion
 
 # Frames of the tracing itself, and of the kernel's entry: they are the same under every call.
 _FRAMES_ABOVE = ("bpf_", "trace_", "__traceiter_", "perf_")
 _FRAMES_BELOW = ("do_syscall_64", "entry_SYSCALL", "el0", "invoke_syscall", "do_el0")
+
+_WITHOUT_RIGHTS = "Watch as root to learn what ended it; holdfast doctor says which rights are missing."
 
 # The process that acts upon someone else's socket is not its owner.
 _ACTED_UPON = ("socket_destroyed",)
@@ -56,7 +58,7 @@ def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -
         harm=event.harm,
         call_path=call_path(event),
         evidence=(*one.verdict.evidence, *_people(one), *_other_end(one), *_circumstances(event, noise)),
-        remedy=cause.remedy,
+        remedy=cause.remedy if event.kind is not Kind.DESTROYED else (_WITHOUT_RIGHTS,),
         kernel_reason=event.reason,
     )
 
@@ -155,6 +157,9 @@ def _counted(count: int, noun: str) -> str:
 
 def sentence(one: Conclusion) -> str:
     """The cause as one plain sentence about this connection, told from the end that sent the RST if seen."""
+    if one.event.kind is Kind.DESTROYED:
+        ends = f"The connection between {one.event.local} and {one.event.peer}"
+        return f"{ends} ended with {harm_words(one.event.harm)}; what ended it cannot be seen without rights."
     teller = (
         one.sent_by if one.sent_by is not None and one.sent_by.verdict.cause == one.verdict.cause else one
     )
