@@ -148,6 +148,10 @@ def test_the_example_uses_the_vocabulary() -> None:
     )
 
 
+def test_the_readme_counts_the_causes() -> None:
+    assert f"one table of {len(CAUSES)} rows" in " ".join(text(ROOT / "README.md").split())
+
+
 def test_thirteen_traps_are_explained() -> None:
     page = DOCS / "explanation/why-the-kernels-word-is-not-enough.md"
     numbers = [int(number) for number in re.findall(r"^## T(\d+)\. ", text(page), re.MULTILINE)]

@@ -6,10 +6,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cli.command import HOLDFAST, WAIT_S, Running, holdfast, server
+
+SCRIPT = Path(sys.executable).with_name("holdfast")
+STILL_IGNORED = """
+import signal, sys
+from holdfast.__main__ import main
+sys.argv = ["holdfast", "--version"]
+try:
+    main()
+except SystemExit:
+    sys.exit(signal.getsignal(signal.SIGINT) is not signal.SIG_IGN)
+"""
 
 STEPS = [pytest.param("bpf", marks=pytest.mark.needs_bpf), "sock_diag"]
 
@@ -22,6 +34,27 @@ def test_a_signal_ends_it_with_a_summary(step: str, args: tuple[str, ...], numbe
         done = watch.await_ready().end(number)
     assert (done.code, "Traceback" in done.err) == (0, False)
     assert "; events lost " in done.err
+
+
+@pytest.mark.parametrize("program", [("-m", "holdfast"), (str(SCRIPT),)], ids=["module", "script"])
+@pytest.mark.parametrize("begun", ["click.core", "holdfast.cli", "holdfast.watch"])
+def test_an_interrupt_while_it_starts_is_no_traceback(program: tuple[str, ...], begun: str) -> None:
+    command = (sys.executable, "-X", "importtime", *program, "watch", "--step", "sock_diag")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while process.stderr.readline().rpartition("| ")[2].strip() != begun:
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=WAIT_S)
+    # By the signal itself, which a shell calls 130; or, come so far, as watch ends.
+    assert process.returncode in (-signal.SIGINT, 0)
+    assert "Traceback" not in err
+    assert "Aborted" not in err
+
+
+def test_an_interrupt_that_was_ignored_from_the_start_stays_so() -> None:
+    ignoring = ("sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", STILL_IGNORED)
+    assert subprocess.run(ignoring, timeout=WAIT_S, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("args", [(), ("--json",), ("-v",)], ids=["table", "json", "story"])

@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from holdfast.errors import UsageError
-from holdfast.lab import Made, run
+from holdfast.lab import SCENARIOS, Made, run
 
 NAMES = ["linger_zero", "closed_port", "socket_destroyed", "accept_queue_overflow"]
 
@@ -37,6 +39,27 @@ def test_counters_of_a_replaced_server_are_those_of_the_new_one() -> None:
     [made] = run(["rebooted_peer"], 4, 2)
     assert made.label.netns == made.netns["server"]
     assert made.delta("server", "TcpOutRsts") == 2
+
+
+@pytest.mark.needs_netns
+@pytest.mark.parametrize("name", ["linger_zero", "duplicate_syn", "fastopen_timeout"])
+def test_more_than_a_short_queue_holds_are_made(name: str) -> None:
+    [made] = run([name], 4, 300)
+    assert len(set(made.label.pairs)) == 300
+
+
+@pytest.mark.slow
+@pytest.mark.needs_netns
+@pytest.mark.timeout(300)
+def test_a_thousand_of_everything_are_made_with_few_open_files() -> None:
+    names = [one.name for one in SCENARIOS.values() if not one.vm_only and 4 in one.families]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limit[1]))  # as a login shell has it
+    try:
+        made = list(run(names, 4, 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert {one.scenario.name: len(one.label.pairs) for one in made} == dict.fromkeys(names, 1000)
 
 
 def test_an_unknown_name_is_refused_before_anything_is_made() -> None:

@@ -8,6 +8,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,3 +164,6 @@ def _discard_stdout() -> None:
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")
 def main() -> None:
     """Say of every TCP reset who sent it, why, what was lost and what to do."""
+    # The command is imported by now: from here on Ctrl-C is ours to answer (see holdfast.__main__).
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from holdfast.causes import CAUSES
+from holdfast.cli import render
 from holdfast.cli.render import printable
 from holdfast.errors import UsageError
 from holdfast.linux.cgroups import find_mount
-from holdfast.linux.namespaces import PROC
+from holdfast.linux.namespaces import PROC, network_namespaces
 
 
 class Whole(click.IntRange):
@@ -56,6 +57,8 @@ def namespaces(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
 
 def _namespace(value: str) -> int:
     if value.isdecimal() and len(value) <= len(str(1 << 32)) and int(value) < 1 << 32:
+        if int(value) not in network_namespaces():
+            _warn(f"No process that can be seen is in the network namespace {value}", "--netns")
         return int(value)
     path = Path(value if "/" in value else f"/run/netns/{value}")
     shown = printable(str(path))
@@ -72,7 +75,18 @@ def _namespace(value: str) -> int:
 def cgroups(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Paths of control groups as the kernel has them."""
     mount = find_mount()
-    return tuple(_cgroup(value, str(mount) if mount else "/sys/fs/cgroup") for value in values)
+    paths = tuple(_cgroup(value, str(mount) if mount else "/sys/fs/cgroup") for value in values)
+    for path in paths:
+        if mount is None:
+            _warn("Control groups of version 2 are not mounted", "--cgroup")
+        elif "\0" in path or not Path(f"{mount}{path}").is_dir():
+            _warn(f"There is no control group {printable(path)}", "--cgroup")
+    return paths
+
+
+def _warn(fact: str, option: str) -> None:
+    # No mistake for sure: a service may be about to start.
+    render.talk().print(f"{fact}: as long as that is so, nothing passes {option}.", style="yellow")
 
 
 def _cgroup(value: str, mount: str) -> str:

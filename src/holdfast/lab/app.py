@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Options = Sequence[tuple[int, int, int]]
 WAIT_S = 5.0
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted: more than anybody asks the lab for."""
+
 # Kernel numbers of TCP states, as TCP_INFO gives them (include/net/tcp_states.h).
 ESTABLISHED, SYN_SENT, SYN_RECEIVED, FIN_WAIT_1, FIN_WAIT_2, TIME_WAIT = 1, 2, 3, 4, 5, 6
 CLOSED, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 7, 8, 9, 10, 11
@@ -42,7 +45,7 @@ class App(Remote):
         self.listening: Endpoint | None = None
 
     def listen(
-        self, *, on: str = "", backlog: int = 128, options: Options = (), protocol: int = 0
+        self, *, on: str = "", backlog: int = BACKLOG, options: Options = (), protocol: int = 0
     ) -> Endpoint:
         """Listen on the host's address, or on another such as ``::``; gives the host's with the port."""
         got = self.ask("listen", ip=on or self.host.ip, backlog=backlog, options=options, protocol=protocol)

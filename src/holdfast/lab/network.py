@@ -19,7 +19,7 @@ from typing import Self
 from holdfast.causes import Direction
 from holdfast.errors import KernelUnavailable
 from holdfast.events import Endpoint
-from holdfast.lab.app import WAIT_S, App, Options
+from holdfast.lab.app import BACKLOG, WAIT_S, App, Options
 from holdfast.lab.label import Label, Pair, ScenarioFailed
 from holdfast.lab.remote import Remote
 from holdfast.lab.segment import Datagram, build, parse
@@ -176,12 +176,15 @@ class Network:
         self.router.sysctl(ip_forward=1, icmp_ratelimit=0)
         self.router.sysctl("net/ipv6/conf/all", forwarding=1)
         self.router.sysctl("net/ipv6/icmp", ratelimit=0)
-        self.router.sysctl(optional=True, icmp_msgs_per_sec=100_000)
+        self.router.sysctl(optional=True, icmp_msgs_per_sec=100_000, icmp_msgs_burst=100_000)
         self._plug(self.client, "near")
         self._plug(self.server, "far")
 
     def _plug(self, host: Host, cable: str) -> None:
         """Join a host to the router: addresses of both families and a route to everything."""
+        # Optional: before Linux 6.9 hidden in a user namespace, where then 4096 is the default.
+        host.sysctl("net/core", optional=True, somaxconn=BACKLOG)
+        host.sysctl(tcp_max_syn_backlog=BACKLOG)
         laid = f"link add {cable} type veth peer name eth0 netns {host.pid}\n"
         self.router.run("ip", "-batch", "-", text=laid + self._end(cable, cable))
         routes = "".join(f"route add default via {self._addresses[family][cable]}\n" for family in (4, 6))
@@ -213,7 +216,7 @@ class Network:
         old.release()
         self._plug(self.server, "far")
 
-    def listening(self, backlog: int = 128, options: Options = ()) -> tuple[App, App, Endpoint]:
+    def listening(self, backlog: int = BACKLOG, options: Options = ()) -> tuple[App, App, Endpoint]:
         """A server program that listens, a client program, and where to dial."""
         server, client = self.server.app(), self.client.app()
         return server, client, server.listen(backlog=backlog, options=options)

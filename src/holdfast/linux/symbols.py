@@ -6,7 +6,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +110,21 @@ def place(mappings: tuple[Mapping, ...], address: int) -> str | None:
     return f"{found.module}+0x{address - found.start + found.offset:x}"
 
 
+def user_path(name: Callable[[int, int], str | None], pid: int, addresses: Iterable[int]) -> tuple[str, ...]:
+    """The places of a call chain in a process, innermost first, up to the first where no code is.
+
+    In a program that was built without frame pointers the kernel takes for a caller's address whatever lies
+    on the stack, and goes on from there.
+    """
+    found = []
+    for address in addresses:
+        place_there = name(pid, address) if address else None
+        if place_there is None:
+            break
+        found.append(place_there)
+    return tuple(found)
+
+
 class UserSymbols:
     """Places in user processes by pid and address; the maps of the last processes asked for are kept.
 
@@ -122,8 +137,8 @@ class UserSymbols:
         self._capacity = capacity
         self._maps: OrderedDict[int, tuple[str, tuple[Mapping, ...]]] = OrderedDict()
 
-    def name(self, pid: int, address: int) -> str:
-        """``module+0xoffset``, or the bare address when the process is gone or not ours to read."""
+    def name(self, pid: int, address: int) -> str | None:
+        """``module+0xoffset``; None where no code is, and if the process is gone or not ours to read."""
         born = self._born(pid)
         known = self._maps.get(pid)
         # A pid can be used again, and a process can map a library after we looked.
@@ -131,15 +146,15 @@ class UserSymbols:
             self._maps.move_to_end(pid)
             found = place(known[1], address)
             if found is not None or born is None:
-                return found or f"0x{address:x}"
+                return found
         if born is None:
-            return f"0x{address:x}"
+            return None
         mappings = self._read(pid)
         self._maps[pid] = (born, mappings)
         self._maps.move_to_end(pid)
         while len(self._maps) > self._capacity:
             self._maps.popitem(last=False)
-        return place(mappings, address) or f"0x{address:x}"
+        return place(mappings, address)
 
     def _born(self, pid: int) -> str | None:
         """A process's start time in clock ticks: with the pid it is never used twice."""

@@ -153,8 +153,11 @@ def event_of(one: Socket, now_ns: int) -> Event:
         receive_ago_ns=_ago(info.last_data_recv_ms, info.data_segs_in),
         bytes_sent=_without(info.bytes_sent, info.bytes_retrans),
         bytes_received=info.bytes_received,
-        # The kernel counts a FIN that was not acknowledged as one byte.
-        harm=Harm(one.receive_queue, info.notsent_bytes, _without(one.send_queue, info.notsent_bytes)),
+        harm=Harm(
+            _data(one.receive_queue, info.data_segs_in),
+            info.notsent_bytes,
+            _data(_without(one.send_queue, info.notsent_bytes), info.data_segs_out),
+        ),
         retransmits=info.retransmits,
         probes=info.probes,
     )
@@ -163,6 +166,16 @@ def event_of(one: Socket, now_ns: int) -> Event:
 def _ago(since_ms: int | None, segments: int | None) -> int | None:
     # A socket that never sent or received data has a figure too: the age of the machine.
     return since_ms * 1_000_000 if since_ms is not None and segments else None
+
+
+def _data(waiting: int | None, segments: int | None) -> int | None:
+    """Bytes of data: a SYN and a FIN count as one each, and which it was the kernel has forgotten.
+
+    One is none if no data moved, and else either; of more, one may be the FIN (docs/reference/limits.md).
+    """
+    if waiting != 1:
+        return waiting
+    return 0 if segments == 0 else None
 
 
 def _without(total: int | None, part: int | None) -> int | None:

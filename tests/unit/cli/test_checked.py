@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cli import COMMANDS, main
+from holdfast.cli import COMMANDS, checked, main
 from holdfast.cli.watch import command as watch
 from holdfast.errors import HoldfastError
 from holdfast.linux.namespaces import netns_of
@@ -97,6 +97,39 @@ def test_a_control_group_may_be_a_path_as_a_shell_completes_it() -> None:
         ("/system.slice",),
         (f"{mount}/system.slice",),
     )  # where it is mounted, and where not
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--netns", "1", "No process that can be seen is in the network namespace 1: as long as"),
+        ("--cgroup", "/no/su\x1bch", "There is no control group /no/su\\x1bch: as long as"),
+        ("--netns", str(netns_of()), ""),
+        ("--netns", "/proc/self/ns/net", ""),
+        ("--cgroup", "/", ""),
+    ],
+)
+def test_a_filter_that_matches_nothing_yet_is_said(
+    option: str,
+    value: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(checked, "find_mount", lambda: tmp_path)
+    watch.make_context("watch", [option, value])
+    err = capsys.readouterr().err
+    assert (err[: len(words)], bool(err)) == (words, bool(words))
+    assert not words or err.endswith(f"so, nothing passes {option}.\n")
+
+
+def test_without_control_groups_nothing_can_be_in_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checked, "find_mount", lambda: None)
+    watch.make_context("watch", ["--cgroup", "/"])
+    assert capsys.readouterr().err.startswith("Control groups of version 2 are not mounted: ")
 
 
 _OPTIONS = sorted({name for param in watch.params for name in param.opts})

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.linux.symbols import KernelSymbols, Mapping, UserSymbols, parse_maps, place
+from holdfast.linux.symbols import KernelSymbols, Mapping, UserSymbols, parse_maps, place, user_path
 
 KALLSYMS = """\
 ffffffff81000200 T tcp_close
@@ -117,7 +117,23 @@ def test_a_process_is_read_again_when_its_pid_or_its_maps_changed(tmp_path: Path
     write(tmp_path, 5, 200, "1000-2000 r-xp 0 0:0 1 /other\n")
     assert symbols.name(5, 0x1000) == "other+0x0"
     (tmp_path / "5" / "stat").unlink()
-    assert (symbols.name(5, 0x1001), symbols.name(5, 0x9000)) == ("other+0x1", "0x9000")
+    assert (symbols.name(5, 0x1001), symbols.name(5, 0x9000)) == ("other+0x1", None)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "path"),
+    [
+        ((0x1000, 0x1010, 0, 0), ("one+0x0", "one+0x10")),
+        # Without frame pointers: a number, a place on the stack, and by chance one in the code again.
+        ((0x1000, 0x6, 0x1010), ("one+0x0",)),
+        ((0x1000, 0x5000, 0x1010), ("one+0x0",)),
+        ((0, 0x1000), ()),
+        ((), ()),
+    ],
+)
+def test_a_path_ends_where_no_code_is(tmp_path: Path, addresses: tuple[int, ...], path: object) -> None:
+    write(tmp_path, 5, 100, "1000-2000 r-xp 0 0:0 1 /one\n5000-6000 rw-p 0 0:0 0 [stack]\n")
+    assert user_path(UserSymbols(tmp_path).name, 5, addresses) == path
 
 
 def test_only_so_many_processes_are_kept(tmp_path: Path) -> None:
@@ -127,12 +143,14 @@ def test_only_so_many_processes_are_kept(tmp_path: Path) -> None:
         assert symbols.name(pid, 0x1000) == "m+0x0"
     for pid in (1, 2, 3):
         (tmp_path / str(pid) / "stat").unlink()
-    assert [symbols.name(pid, 0x1000) for pid in (1, 2, 3)] == ["0x1000", "m+0x0", "m+0x0"]
+    assert [symbols.name(pid, 0x1000) for pid in (1, 2, 3)] == [None, "m+0x0", "m+0x0"]
 
 
 def test_our_own_libc_is_found() -> None:
     function = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p).value
     assert function is not None
-    module, _, offset = UserSymbols().name(os.getpid(), function).partition("+")
+    found = UserSymbols().name(os.getpid(), function)
+    assert found is not None
+    module, _, offset = found.partition("+")
     assert module.startswith(("libc", "ld-musl"))
     assert int(offset, 16) > 0

@@ -231,6 +231,16 @@ def test_noise_is_information_and_says_of_which_class() -> None:
     assert noisy.evidence[-1].fact == "usual traffic of the class health_check"
 
 
+def test_without_rights_no_reset_is_claimed_and_no_update_advised() -> None:
+    [ended] = records(event(Kind.DESTROYED, state="CLOSED", harm=Harm(6, 0, 0)))
+    assert ended.sentence == (
+        f"The connection between {ended.local} and {ended.peer} ended with 6 unread bytes; "
+        "what ended it cannot be seen without rights."
+    )
+    assert "as root" in ended.remedy[0]
+    assert "Update" not in "".join(ended.remedy)
+
+
 def test_one_is_not_many() -> None:
     [only] = records(sent("TCP_KEEPALIVE_TIMEOUT", state="ESTABLISHED", probes=1, retransmits=1))
     facts = [evidence.fact for evidence in only.evidence]

@@ -75,6 +75,20 @@ def test_an_old_kernels_missing_fields_are_none() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("receive_queue", "data_segs_in", "unread"),
+    [(0, 1, 0), (1, 0, 0), (1, 1, None), (1, None, None), (2, 1, 2)],
+)
+def test_a_fin_is_no_unread_byte(receive_queue: int, data_segs_in: int | None, unread: int | None) -> None:
+    one = replace(SOCKET, receive_queue=receive_queue, info=replace(INFO, data_segs_in=data_segs_in))
+    assert event_of(one, 1).harm.unread_bytes == unread
+
+
+@pytest.mark.parametrize(("send_queue", "unacked"), [(4, 0), (5, None), (6, 2)])
+def test_a_fin_of_ours_is_no_unacknowledged_byte(send_queue: int, unacked: int | None) -> None:
+    assert event_of(replace(SOCKET, send_queue=send_queue), 1).harm.unacked_bytes == unacked
+
+
 def test_a_wiped_socket_tells_nothing() -> None:
     wiped = event_of(replace(SOCKET, peer_port=0), 1)
     assert wiped == replace(BARE, peer=Endpoint("::2", 0))

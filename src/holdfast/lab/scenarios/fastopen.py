@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from errno import ECONNRESET, ETIMEDOUT
 
-from holdfast.lab.app import SYN_RECEIVED, App
+from holdfast.lab.app import BACKLOG, SYN_RECEIVED, App
 from holdfast.lab.label import Label
 from holdfast.lab.network import Network
 from holdfast.lab.rules import DROP_PURE_ACKS, path
@@ -17,7 +17,7 @@ from holdfast.lab.scenarios.firewall import suffered_by
 TCP = socket.IPPROTO_TCP
 REQUEST = "question"
 CLIENT_AND_SERVER = 3
-QUEUE = (TCP, socket.TCP_FASTOPEN, 64)
+QUEUE = (TCP, socket.TCP_FASTOPEN, BACKLOG)
 ONE_RETRY = (TCP, socket.TCP_SYNCNT, 1)
 
 

@@ -19,6 +19,8 @@ _FRAMES_BELOW = ("do_syscall_64", "entry_SYSCALL", "el0", "invoke_syscall", "do_
 # The kernel's way of destroying a socket that belongs to somebody else: ss -K, a network agent, BPF.
 _DESTROYING = "tcp_abort"
 
+_WITHOUT_RIGHTS = "Watch as root to learn what ended it; holdfast doctor says which rights are missing."
+
 
 def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -> Reset:
     """The record of one conclusion.
@@ -58,7 +60,7 @@ def record(one: Conclusion, host: str, wall_offset_ns: int, noise: str | None) -
         harm=event.harm,
         call_path=call_path(event),
         evidence=(*one.verdict.evidence, *_people(one), *_other_end(one), *_circumstances(one, noise)),
-        remedy=cause.remedy,
+        remedy=cause.remedy if event.kind is not Kind.DESTROYED else (_WITHOUT_RIGHTS,),
         kernel_reason=event.reason,
     )
 
@@ -187,6 +189,9 @@ def _counted(count: int, noun: str) -> str:
 
 def sentence(one: Conclusion) -> str:
     """The cause as one plain sentence about this connection, told from the end that sent the RST if seen."""
+    if one.event.kind is Kind.DESTROYED:
+        ends = f"The connection between {one.event.local} and {one.event.peer}"
+        return f"{ends} ended with {harm_words(one.event.harm)}; what ended it cannot be seen without rights."
     teller = (
         one.sent_by if one.sent_by is not None and one.sent_by.verdict.cause == one.verdict.cause else one
     )

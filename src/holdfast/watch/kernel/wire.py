@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from holdfast.errors import KernelUnavailable
 from holdfast.events import Earlier, Endpoint, Event, Harm, Kind, Process, Segment
 from holdfast.linux import states
+from holdfast.linux.symbols import user_path
 
 ABI = 2
 KERNEL_FRAMES = 14
@@ -112,14 +113,14 @@ class Names:
         reasons: ``enum sk_rst_reason`` by number, prefix removed; from BTF, never from a header.
         tick_ns: length of a jiffy.
         process: adds what only user space knows (control group path, container) to a process.
-        kernel_symbol: name of a kernel address. user_symbol: ``module+0xoffset`` of (pid, address).
+        kernel_symbol: name of a kernel address. user_symbol: ``module+0xoffset`` of (pid, address), or None.
     """
 
     reasons: Mapping[int, str]
     tick_ns: int
     process: Callable[[Process], Process] = lambda process: process
     kernel_symbol: Callable[[int], str] = hex
-    user_symbol: Callable[[int, int], str] = lambda pid, address: hex(address)
+    user_symbol: Callable[[int, int], str | None] = lambda pid, address: hex(address)
 
 
 def decode(records: bytes, names: Names) -> Iterator[Event]:
@@ -282,7 +283,7 @@ def _ticks(ticks: int, names: Names) -> int | None:
 def _user_stack(closer: Process | None, addresses: tuple[int, ...], names: Names) -> tuple[str, ...]:
     if closer is None:
         return ()
-    return tuple(names.user_symbol(closer.pid, address) for address in addresses if address)
+    return user_path(names.user_symbol, closer.pid, addresses)
 
 
 def _process(f: tuple[Any, ...], names: Names) -> Process | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from holdfast.events import Endpoint, Event, Kind, Process
 from holdfast.linux import states
+from holdfast.linux.symbols import user_path
 from holdfast.watch.tracepoint.formats import Format
 from holdfast.watch.tracepoint.records import Sample
 
@@ -63,7 +64,7 @@ class Names(NamedTuple):
     Attributes:
         reasons: ``enum sk_rst_reason`` without the prefix, for a kernel that does not print them.
         kernel: the function that holds an address.
-        user: module and offset of a process's address.
+        user: module and offset of a process's address, or None.
         process: a living process, or None.
         validates: the kernel has ``tcp_validate_incoming`` as a function of its own, so that a call
             chain tells whether a RST arrived.
@@ -71,7 +72,7 @@ class Names(NamedTuple):
 
     reasons: Mapping[int, str]
     kernel: Callable[[int], str]
-    user: Callable[[int, int], str]
+    user: Callable[[int, int], str | None]
     process: Callable[[int], Process | None]
     validates: bool
 
@@ -176,7 +177,7 @@ class Translator:
             orphaned=_orphaned(reason, state, path, close),
             mptcp=any(name.startswith("mptcp_") for name in path) or None,
             kernel_stack=path,
-            user_stack=tuple(self._names.user(sample.pid, a) for a in sample.user if a) if in_process else (),
+            user_stack=user_path(self._names.user, sample.pid, sample.user) if in_process else (),
         )
 
     def _received(self, layout: Format, sample: Sample) -> Event:
