@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -71,3 +73,28 @@ def test_a_source_release_can_be_built_and_holds_nothing_else(tmp_path: Path) ->
     assert [
         name for name in names if name.startswith(("build/", ".venv/", ".git/")) or "__pycache__" in name
     ] == []
+
+
+@pytest.mark.slow
+def test_setup_without_a_package_index_is_one_sentence(tmp_path: Path) -> None:
+    for name in ("tools/setup", "pyproject.toml", "CMakeLists.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    nobody = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    done = subprocess.run(
+        ["tools/setup", "run"],
+        cwd=tmp_path,
+        env=os.environ | nobody | {"PIP_NO_CACHE_DIR": "1", "HOLDFAST_NO_INSTALL": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, last) == (
+        1,
+        "setup: pip finds no packages for .venv: "
+        "go online, or set PIP_INDEX_URL or PIP_FIND_LINKS (see build/setup.log)",
+    )
+    assert "Traceback" not in done.stderr
+    assert "WARNING" not in done.stderr
