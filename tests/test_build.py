@@ -93,7 +93,8 @@ def test_setup_without_a_package_index_is_one_sentence(tmp_path: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert (done.returncode, last) == (
         1,
-        "setup: no package index can be reached for .venv: go online, or set PIP_INDEX_URL or PIP_FIND_LINKS",
+        "setup: pip finds no packages for .venv: "
+        "go online, or set PIP_INDEX_URL or PIP_FIND_LINKS (see build/setup.log)",
     )
     assert "Traceback" not in done.stderr
     assert "WARNING" not in done.stderr

@@ -127,7 +127,8 @@ def test_demo_without_bpf_tells_what_tracepoints_can_and_no_more() -> None:
     assert found is not None, done.stdout + done.stderr
     made, explained, in_part, rest = map(int, found.groups())
     assert (done.returncode, explained + in_part + rest) == (0, made)
-    assert re.search(r"^linger_zero +1 +1 +0 +0 *$", done.stdout, re.MULTILINE)
+    assert re.search(r"^bad_handshake_ack +1 +1 +0 +0 *$", done.stdout, re.MULTILINE)
+    assert re.search(r"^linger_zero +1 +0 +1 +0 *$", done.stdout, re.MULTILINE), "the bytes are not told"
     assert "\nnot_sent_by_tcp: not told at all.\n" in done.stdout
     assert [line for line in done.stdout.splitlines()[1:] if len(line.rstrip()) > 80] == []
 

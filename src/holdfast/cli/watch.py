@@ -99,7 +99,7 @@ Examples:
     help="Only from this severity on.",
 )
 @click.option("--all", "noise", is_flag=True, help="Show usual traffic too (port scans, health checks, ...).")
-@click.option("--no-payload", is_flag=True, help="Do not look at the text that a RST may carry.")
+@click.option("--no-payload", is_flag=True, help="Throw away, unread, the text that a RST may carry.")
 @click.option("--no-segments", is_flag=True, help="Do not look at packets at all: less cost, less evidence.")
 @click.option("--redact", is_flag=True, help="Leave out names, and cut addresses to their network.")
 @click.option(

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from holdfast.causes import Direction
 from holdfast.errors import HoldfastError
-from holdfast.events import Endpoint
+from holdfast.events import Endpoint, Harm
 
 Pair = tuple[Endpoint, Endpoint]
+
+ANY = Harm()
+"""Of a label that leaves open which bytes are at risk."""
 
 
 class ScenarioFailed(HoldfastError):
@@ -31,6 +34,7 @@ class Label:
         netns: inode number of the local end's network namespace.
         pairs: local and peer address of each connection made.
         alone: the record as this end alone can tell it, were the other end on another machine.
+        harm: bytes at risk at the local end of each connection; None where the making leaves it open.
     """
 
     cause: str
@@ -40,6 +44,7 @@ class Label:
     netns: int
     pairs: tuple[Pair, ...]
     alone: bool = False
+    harm: Harm = ANY
 
 
 def swapped(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:

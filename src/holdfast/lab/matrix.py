@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from holdfast.events import Endpoint, Event, Reset
 from holdfast.lab.label import Label
@@ -36,7 +36,7 @@ class Pairing:
 
     @property
     def explained(self) -> bool:
-        """Whether the record names the cause, the sender and the owner that the label names."""
+        """Whether the record names the label's cause, sender and owner, and any bytes it knows."""
         return not self.differences()
 
     @property
@@ -60,11 +60,13 @@ class Pairing:
         if reset is None:
             return {"record": (label.cause, None)}
         owner = reset.owner.pid if reset.owner is not None else None
-        pairs = {
+        pairs: dict[str, tuple[object, object]] = {
             "cause": (label.cause, reset.cause),
             "sender": (label.sender, reset.sender),
             "owner_pid": (label.owner_pid, owner),
         }
+        harms = {key: (made, getattr(reset.harm, key)) for key, made in asdict(label.harm).items()}
+        pairs |= {key: pair for key, pair in harms.items() if pair[0] is not None}
         return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
     def as_json(self) -> dict[str, object]:

@@ -18,9 +18,9 @@ from typing import Self
 
 from holdfast.causes import Direction
 from holdfast.errors import KernelUnavailable
-from holdfast.events import Endpoint
+from holdfast.events import Endpoint, Harm
 from holdfast.lab.app import BACKLOG, WAIT_S, App, Options
-from holdfast.lab.label import Label, Pair, ScenarioFailed
+from holdfast.lab.label import ANY, Label, Pair, ScenarioFailed
 from holdfast.lab.remote import Remote
 from holdfast.lab.segment import Datagram, build, parse
 
@@ -119,10 +119,16 @@ class Host(Remote):
         return parse_counters(text)
 
     def label(
-        self, cause: str, sender: str, direction: Direction, owner: App | None, pairs: tuple[Pair, ...]
+        self,
+        cause: str,
+        sender: str,
+        direction: Direction,
+        owner: App | None,
+        pairs: tuple[Pair, ...],
+        harm: Harm = ANY,
     ) -> Label:
         """A label whose local end is on this host."""
-        return Label(cause, sender, direction, owner.pid if owner else None, self.netns, pairs)
+        return Label(cause, sender, direction, owner.pid if owner else None, self.netns, pairs, harm=harm)
 
 
 def parse_counters(text: str) -> dict[str, int]:

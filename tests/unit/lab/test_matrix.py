@@ -10,7 +10,7 @@ import pytest
 from unit.watch.samples import received, sent
 
 from holdfast.causes import Basis, Direction, Ending, Severity
-from holdfast.events import Endpoint, Process, Reset
+from holdfast.events import Endpoint, Harm, Process, Reset
 from holdfast.lab import SCENARIOS
 from holdfast.lab.label import Label, Pair
 from holdfast.lab.matrix import SILENT, Pairing, Records
@@ -78,6 +78,21 @@ def test_what_differs_is_named(record: Reset | None, differences: dict[str, obje
 )
 def test_what_is_left_open_is_not_wrong(record: Reset | None, incomplete: bool) -> None:
     assert Pairing(made(), record).incomplete is incomplete
+
+
+@pytest.mark.parametrize(
+    ("harm", "differences"),
+    [
+        (Harm(29, 0, 7), {}),
+        (Harm(28, 0, 0), {"unread_bytes": (29, 28)}),
+        (Harm(29, 1, 0), {"unsent_bytes": (0, 1)}),
+        (Harm(), {"unread_bytes": (29, None), "unsent_bytes": (0, None)}),
+    ],
+)
+def test_bytes_that_the_label_knows_are_compared(harm: Harm, differences: dict[str, object]) -> None:
+    pairing = Pairing(made(harm=Harm(29, 0, None)), reset(harm=harm))
+    assert (pairing.differences(), pairing.explained) == (differences, not differences)
+    assert pairing.incomplete is (harm == Harm())
 
 
 def test_an_owner_is_wrong_where_nobody_owned_it() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from errno import ECONNABORTED, ECONNRESET, EPIPE
 
 from holdfast.causes import Direction
+from holdfast.events import Harm
 from holdfast.lab.app import CLOSE_WAIT, FIN_WAIT_2, LAST_ACK, App
-from holdfast.lab.label import Label, swapped
+from holdfast.lab.label import ANY, Label, swapped
 from holdfast.lab.network import Network
 from holdfast.lab.rules import DROP_PURE_ACKS, path
 from holdfast.lab.scenario import Needs, scenario
@@ -17,12 +19,14 @@ from holdfast.lab.segment import SYN, Datagram
 
 REQUEST = "GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 ANSWER = "HTTP/1.1 204 No Content\r\n\r\n"
+NOTHING = Harm(unread_bytes=0, unsent_bytes=0, unacked_bytes=0)
+UNREAD = replace(NOTHING, unread_bytes=len(REQUEST))
 IDLE_S = 0.2  # what a keep-alive connection does between requests
 
 
-def sent_by(app: App, cause: str) -> Label:
+def sent_by(app: App, cause: str, harm: Harm = ANY) -> Label:
     """The label of a reset that this program's host sent on each of its connections."""
-    return app.host.label(cause, "local", Direction.SENT, app, app.pairs)
+    return app.host.label(cause, "local", Direction.SENT, app, app.pairs, harm)
 
 
 def close_in_peace(server: App) -> None:
@@ -46,7 +50,7 @@ def closed_with_unread_data(net: Network, count: int) -> Label:
     server, client = unread_at_server(net, count)
     server.close()
     client.await_end(ECONNRESET)
-    return sent_by(server, "closed_with_unread_data")
+    return sent_by(server, "closed_with_unread_data", UNREAD)
 
 
 @scenario(cause="closed_with_unread_data", families=(4,))
@@ -59,7 +63,7 @@ def dual_stack_closed_with_unread_data(net: Network, count: int) -> Label:
     server.await_unread(len(REQUEST))
     server.close()
     client.await_end(ECONNRESET)
-    return sent_by(server, "closed_with_unread_data")
+    return sent_by(server, "closed_with_unread_data", UNREAD)
 
 
 @scenario(cause="exited_with_unread_data")
@@ -68,7 +72,7 @@ def killed_with_unread_data(net: Network, count: int) -> Label:
     server, client = unread_at_server(net, count)
     server.kill()
     client.await_end(ECONNRESET)
-    return sent_by(server, "exited_with_unread_data")
+    return sent_by(server, "exited_with_unread_data", UNREAD)
 
 
 @scenario()
@@ -77,7 +81,7 @@ def exited_with_unread_data(net: Network, count: int) -> Label:
     server, client = unread_at_server(net, count)
     server.exit()
     client.await_end(ECONNRESET)
-    return sent_by(server, "exited_with_unread_data")
+    return sent_by(server, "exited_with_unread_data", UNREAD)
 
 
 @scenario()
@@ -87,7 +91,7 @@ def linger_zero(net: Network, count: int) -> Label:
     server.linger_zero()
     server.close()
     client.await_end(ECONNRESET)
-    return sent_by(server, "linger_zero")
+    return sent_by(server, "linger_zero", NOTHING)
 
 
 @scenario()
@@ -96,7 +100,7 @@ def connect_af_unspec(net: Network, count: int) -> Label:
     server, client = net.established(count)
     client.disconnect()
     server.await_end(ECONNRESET)
-    return sent_by(client, "connect_af_unspec")
+    return sent_by(client, "connect_af_unspec", NOTHING)
 
 
 @scenario()
@@ -119,7 +123,7 @@ def socket_destroyed(net: Network, count: int) -> Label:
     net.server.run("ss", "-K", "-tn", "state", "established", "sport", "=", f":{server.listening.port}")
     server.await_end(ECONNABORTED)
     client.await_end(ECONNRESET)
-    return sent_by(server, "socket_destroyed")
+    return sent_by(server, "socket_destroyed", NOTHING)
 
 
 @scenario()

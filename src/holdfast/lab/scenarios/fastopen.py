@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from errno import ECONNRESET, ETIMEDOUT
 
 from holdfast.lab.app import BACKLOG, SYN_RECEIVED, App
@@ -11,7 +12,7 @@ from holdfast.lab.label import Label
 from holdfast.lab.network import Network
 from holdfast.lab.rules import DROP_PURE_ACKS, path
 from holdfast.lab.scenario import Needs, scenario
-from holdfast.lab.scenarios.closing import sent_by
+from holdfast.lab.scenarios.closing import NOTHING, sent_by
 from holdfast.lab.scenarios.firewall import suffered_by
 
 TCP = socket.IPPROTO_TCP
@@ -43,7 +44,7 @@ def fastopen_closed_with_unread_data(net: Network, count: int) -> Label:
     client.await_connected()
     server.close()
     client.await_end(ECONNRESET)
-    return sent_by(server, "closed_with_unread_data")
+    return sent_by(server, "closed_with_unread_data", replace(NOTHING, unread_bytes=len(REQUEST)))
 
 
 @scenario(needs=Needs.FIREWALL)

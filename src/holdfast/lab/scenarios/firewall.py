@@ -6,16 +6,17 @@ from __future__ import annotations
 from errno import ECONNREFUSED, ECONNRESET, EHOSTUNREACH
 
 from holdfast.causes import Direction
+from holdfast.events import Harm
 from holdfast.lab.app import App
-from holdfast.lab.label import Label, swapped
+from holdfast.lab.label import ANY, Label, swapped
 from holdfast.lab.network import Network
 from holdfast.lab.rules import FROM_CLIENT, RESET, host_input, path
 from holdfast.lab.scenario import Needs, scenario
 
 
-def suffered_by(app: App, cause: str, sender: str) -> Label:
+def suffered_by(app: App, cause: str, sender: str, harm: Harm = ANY) -> Label:
     """The label of an ending that came to this program's connections from elsewhere."""
-    return app.host.label(cause, sender, Direction.RECEIVED, app, app.pairs)
+    return app.host.label(cause, sender, Direction.RECEIVED, app, app.pairs, harm)
 
 
 def refused_client(net: Network, count: int, expect: int) -> tuple[App, App]:

@@ -7,6 +7,7 @@ import socket
 from errno import EHOSTUNREACH, ETIMEDOUT
 
 from holdfast.causes import Direction
+from holdfast.events import Harm
 from holdfast.lab.app import FIN_WAIT_1, App
 from holdfast.lab.label import Label
 from holdfast.lab.network import Network
@@ -18,6 +19,8 @@ from holdfast.lab.segment import ACK, FIN, Datagram
 
 TCP = socket.IPPROTO_TCP
 USER_TIMEOUT_MS = 300
+UNACKED = "hello"
+HARM = Harm(unread_bytes=0, unsent_bytes=0, unacked_bytes=len(UNACKED))
 
 
 def silenced(net: Network, count: int) -> App:
@@ -43,9 +46,9 @@ def user_timeout(net: Network, count: int) -> Label:
     """Data stays unacknowledged for longer than the program's TCP_USER_TIMEOUT."""
     client = silenced(net, count)
     client.user_timeout(USER_TIMEOUT_MS)
-    client.send("hello")
+    client.send(UNACKED)
     client.await_end(ETIMEDOUT)
-    return suffered_by(client, "user_timeout", "unknown")
+    return suffered_by(client, "user_timeout", "unknown", HARM)
 
 
 @scenario(needs=Needs.FIREWALL)
@@ -53,9 +56,9 @@ def retransmission_timeout(net: Network, count: int) -> Label:
     """Data is retransmitted as often as tcp_retries2 allows and never acknowledged."""
     net.client.sysctl(tcp_retries2=1)
     client = silenced(net, count)
-    client.send("hello")
+    client.send(UNACKED)
     client.await_end(ETIMEDOUT)
-    return suffered_by(client, "retransmission_timeout", "unknown")
+    return suffered_by(client, "retransmission_timeout", "unknown", HARM)
 
 
 @scenario(needs=Needs.FIREWALL)
