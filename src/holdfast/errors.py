@@ -89,7 +89,8 @@ class Loss:
         if all(count is None for count, _ in counts):
             return None
         parts = [f"{count} {kind}" for count, kind in counts if count]
-        return f"{' and '.join(parts)} bytes" if parts else "nothing"
+        # Not "nothing": acknowledged bytes may still have died unread in the peer's kernel.
+        return f"{' and '.join(parts) or 'no unsent or unacknowledged'} bytes"
 
 
 class ConnectionLost(HoldfastError, ConnectionError):
@@ -195,6 +196,22 @@ class Truncated(HoldfastError, EOFError):
 
     def __str__(self) -> str:
         return f"The peer ended the stream after {len(self.partial)} bytes, before {self.wanted}."
+
+
+class LimitExceeded(HoldfastError):
+    """A frame did not end within the caller's limit; its bytes stay in the Connection.
+
+    Attributes:
+        partial: the first ``limit_bytes`` of it.
+        limit_bytes: the limit.
+    """
+
+    def __init__(self, partial: bytes, limit_bytes: int) -> None:
+        super().__init__(partial, limit_bytes)
+        self.partial, self.limit_bytes = partial, limit_bytes
+
+    def __str__(self) -> str:
+        return f"No delimiter came within {self.limit_bytes} bytes: raise the limit, or close the connection."
 
 
 class DeadlineExceeded(HoldfastError, TimeoutError):
