@@ -101,6 +101,8 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
     far.settimeout(LIMIT_S)
+    # What the far end has sent must be on its way before it resets.
+    far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return near, far
 
 

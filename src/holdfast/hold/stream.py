@@ -111,7 +111,7 @@ class Stream:
         self._sending = True
         view, sent = memoryview(data).cast("B"), 0
         try:
-            while self.protocol.check_writable(sent) and sent < len(view):
+            while await self.protocol.check_writable(sent) and sent < len(view):
                 chunk = view[sent : sent + CHUNK_BYTES]
                 if not self.protocol.full:
                     self.protocol.write(chunk)

@@ -51,6 +51,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.peer: str | None = None
         self.on_made: Callable[[], None] | None = None
         self.transport: asyncio.Transport
+        self._sock: socket.socket
         self._causes = causes
         self._tls: ssl.SSLObject | None = None
         self._paused = self._closing = self._clean_end = self._shut = False
@@ -70,11 +71,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         self._gone = asyncio.get_running_loop().create_future()
         self._tls = transport.get_extra_info("ssl_object")
-        sock = transport.get_extra_info("socket")
-        self.local = address(sock, lambda one: one.getsockname())
-        self.peer = address(sock, lambda one: one.getpeername())
+        # A socket of our own on the same file: when asyncio tells of a loss, its own may be closed already.
+        self._sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self.local = address(self._sock, socket.socket.getsockname)
+        self.peer = address(self._sock, socket.socket.getpeername)
         # Whatever the transport keeps itself is not yet the kernel's, and must be waited for.
-        self.transport.set_write_buffer_limits(high=0)
+        # TCP pauses above the mark, TLS at it.
+        self.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
         if self.on_made is not None:
             self.on_made()
 
@@ -117,6 +120,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._take_the_rest(exc)
         elif self._tls is not None and not (self._clean_end or self._closing):
             self.error = self.error or Truncated(b"", "its TLS close_notify")
+        self._sock.close()
         self._finish()
         self.full = False
         _wake(self._room)
@@ -124,17 +128,27 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def _take_the_rest(self, exc: OSError) -> None:
         """What the kernel still holds comes before the error that, perhaps, a send has met."""
-        with _duplicate(self.transport) as sock:
-            while self._tls is None:
-                try:
-                    count = calls.receive_into(sock, self.inbox.space(), -math.inf, None)
-                except OSError:
-                    break
-                if count <= 0:
-                    break
-                self.inbox.add(count)
-                self._bytes_received += count
-            self.error = self.error or lost(sock, exc, local=self.local, peer=self.peer, source=self._causes)
+        while self._tls is None:
+            try:
+                count = calls.receive_into(self._sock, self.inbox.space(), -math.inf, None)
+            except OSError:
+                break
+            if count <= 0:
+                break
+            self.inbox.add(count)
+            self._bytes_received += count
+        self.error = self.error or self._lost(exc, Phase.OPEN)
+
+    def _lost(self, error: OSError, phase: Phase, sent_bytes: int = 0) -> ConnectionLost | None:
+        return lost(
+            self._sock,
+            error,
+            phase,
+            local=self.local,
+            peer=self.peer,
+            source=self._causes,
+            sent_bytes=sent_bytes,
+        )
 
     def _finish(self) -> None:
         self.ended = True
@@ -183,7 +197,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._bytes_sent += len(data)
         self._sends += 1
 
-    def check_writable(self, sent_bytes: int) -> bool:
+    async def check_writable(self, sent_bytes: int) -> bool:
         """True while sending makes sense.
 
         Raises:
@@ -191,14 +205,14 @@ class StreamProtocol(asyncio.BufferedProtocol):
             ConnectionClosed: this end has shut its direction, or the peer has closed.
             UsageError: it was closed here.
         """
+        if self.transport.is_closing() and not self._closing:
+            await _look_once()  # a send has met an error: connection_lost() is about to tell which
         if self.error is not None:
             raise self.latched(sent_bytes)
         self._check_open()
         if self._shut or self.transport.is_closing():
             phase = Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED
-            sock = self.transport.get_extra_info("socket")
-            error = BrokenPipeError(EPIPE, os.strerror(EPIPE))
-            found = lost(sock, error, phase, local=self.local, peer=self.peer, sent_bytes=sent_bytes)
+            found = self._lost(BrokenPipeError(EPIPE, os.strerror(EPIPE)), phase, sent_bytes)
             assert found is not None  # EPIPE is in the table for every phase
             raise found
         return True
@@ -219,7 +233,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
             farewell_s = time.monotonic() + FAREWELL_S
             deadline = farewell_s if deadline is None else min(deadline, farewell_s)
         if not await _in_time(asyncio.shield(self._gone), deadline):
-            self.transport.abort()
+            # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
             await asyncio.shield(self._gone)
 
     def latched(self, sent_bytes: int = 0) -> ConnectionLost | Truncated:
@@ -243,9 +259,7 @@ async def _in_time(waiter: asyncio.Future[None], deadline: float | None) -> bool
         return True
     left_s = deadline - time.monotonic()
     if left_s <= 0:
-        # The loop may not have looked since: let it look at its sockets once, then run what it found.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await _look_once()
         return waiter.done()
     try:
         async with asyncio.timeout(left_s):
@@ -255,6 +269,7 @@ async def _in_time(waiter: asyncio.Future[None], deadline: float | None) -> bool
     return True
 
 
-def _duplicate(transport: asyncio.Transport) -> socket.socket:
-    """A socket of our own on the transport's file: asyncio's own only lends its descriptor."""
-    return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+async def _look_once() -> None:
+    # One turn of the loop to look at its sockets, one to run what it found there.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)

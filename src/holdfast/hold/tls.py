@@ -6,17 +6,24 @@ The calls are those of :mod:`holdfast.hold.calls`, with the same answers.
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from errno import ECONNRESET
 from typing import TypeVar
 
 from holdfast.errors import Truncated
 from holdfast.hold.calls import Readable, Writable
+from holdfast.hold.loss import read_figures
 from holdfast.hold.portable import READABLE, WRITABLE, Limit
+from holdfast.linux import states
 
 _T = TypeVar("_T")
+
+RECORD_BYTES = 1 << 14
+"""The most that one TLS record holds (RFC 8446 5.1)."""
 
 _RAGGED = "suppress_ragged_eofs"  # an attribute that typeshed does not know
 
@@ -55,7 +62,9 @@ class TlsCalls:
 
         After -1 or -2 the same bytes must come again: OpenSSL may have half a record of them on its way.
         """
-        return self._move(lambda: sock.send(buffer), sock, deadline, wake_fd)
+        # One record a call: of a longer write OpenSSL does not tell how much went out before it would block.
+        record = memoryview(buffer)[:RECORD_BYTES]
+        return self._move(lambda: sock.send(record), sock, deadline, wake_fd)
 
     def _move(
         self, attempt: Callable[[], _T], sock: socket.socket, deadline: float | None, wake_fd: int | None
@@ -71,10 +80,23 @@ class TlsCalls:
                 except ssl.SSLWantWriteError:  # also while reading: a key update must go out first
                     events = WRITABLE
                 except ssl.SSLEOFError as error:
-                    raise Truncated(b"", "its TLS close_notify") from error
+                    raise _reset_or_cut(sock, error) from error
                 # The attempt came before: bytes that OpenSSL has decrypted make no socket readable.
                 if end := limit.wait(events, wake_fd):
                     return end
+
+
+def _reset_or_cut(sock: socket.socket, error: ssl.SSLEOFError) -> OSError | Truncated:
+    """What CPython means by "EOF": a FIN, or a socket error whose errno it has lost.
+
+    It loses errno before 3.11.9 and 3.12.3 (python/cpython#115627). The state tells: after a FIN the
+    connection is in CLOSE_WAIT, after an error in CLOSED. Which error it was is gone; a RST is likeliest.
+    """
+    lost_errno = "UNEXPECTED_EOF" not in str(error)
+    info = read_figures(sock).info
+    if lost_errno and info is not None and info.state == states.NUMBERS["CLOSED"]:
+        return ConnectionResetError(ECONNRESET, os.strerror(ECONNRESET))
+    return Truncated(b"", "its TLS close_notify")
 
 
 @contextmanager
