@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 import errno as errnos
 import os
+import random
 import select
 import socket
+import struct
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from holdfast.errors import (
     ConnectionLost,
@@ -18,17 +21,20 @@ from holdfast.errors import (
     ConnectionTimedOut,
     ConnectionUnreachable,
     GaveUp,
+    HoldfastError,
     Loss,
 )
 from holdfast.events import Endpoint
 from holdfast.hold.race import ATTEMPT_DELAY_S, Address, Race, interleave
 from holdfast.hold.resolve import RESOLVER, Resolver
+from holdfast.hold.retry import Budget, Retried, Retrying, current_attempt
+from holdfast.policy import Failure, RetryPolicy
 
 Clock = Callable[[], float]
 Prepare = Callable[[socket.socket], object]
 
 # What a driver is to do: wait until one of these sockets is writable, at most so many seconds.
-Wait = tuple[list[socket.socket], float | None]
+Wait = tuple[list[socket.socket], float]
 Racing = Generator[Wait, list[int], socket.socket | None]
 
 # Rule: what an errno means while connecting; any other is raised as it is.
@@ -54,41 +60,147 @@ class _Dialled:
 def connect(
     address: tuple[str, int],
     *,
+    policy: RetryPolicy | None = None,
     deadline: float | None = None,
+    budget: Budget | None = None,
+    on_retry: Callable[[Retried], object] | None = None,
     prepare: Prepare | None = None,
     attempt_delay_s: float = ATTEMPT_DELAY_S,
     resolver: Resolver = RESOLVER,
     clock: Clock = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+    chance: Callable[[], float] = random.random,
 ) -> socket.socket:
-    """A connected TCP socket, in blocking mode."""
-    found = resolver.resolve(*address, _left_s(deadline, clock))
-    race = Race(interleave(found), attempt_delay_s)
-    sock = _wait_polling(_racing(race, deadline, prepare, clock))
-    if sock is None:
-        raise GaveUp(race.losses, "no address could be reached")
-    sock.setblocking(True)
-    return sock
+    """A TCP socket, connected and in blocking mode, to whichever address of a name answers first.
+
+    Its addresses race: IPv6 and IPv4 in turns, each ``attempt_delay_s`` after the one before, or at once
+    when one fails. If all fail, the name is looked up again and they race again, as the policy allows.
+
+    Args:
+        address: host name or address, and port.
+        policy: how many rounds, and for how long in all. None: the defaults of RetryPolicy, but a single
+            round inside an :class:`~holdfast.hold.retry.Attempt`, which repeats the whole anyway.
+        deadline: on ``clock``; replaces the policy's ``deadline_s``.
+        budget: retries that all who dial this destination share.
+        on_retry: told before each wait; the ``loss`` is a :class:`RoundLost`.
+        prepare: called with each socket before it connects: options, ``bind``. What it raises goes up.
+        attempt_delay_s: from 0.01 to 2 seconds.
+        resolver, clock, sleep, chance: where names, time and chance come from.
+
+    Raises:
+        GaveUp: with the loss of each address in each round: ConnectionRefused, ConnectionTimedOut (no
+            answer until the kernel gave up, or in the time there was), ConnectionUnreachable, gaierror for
+            the name, or another OSError where an address cannot be dialled from here.
+
+    Source: RFC 8305; the order within a family is RFC 6724's, as getaddrinfo gives it.
+    """
+    terms = _terms(policy, deadline, budget, on_retry, clock, chance)
+    with _every_loss():
+        for attempt in replace(terms, sleep=sleep):
+            with attempt:
+                with _name_lost(address[0]):
+                    found = resolver.resolve(*address, max(0.0, attempt.deadline - clock()))
+                race = Race(interleave(found), attempt_delay_s)
+                sock = _connected(_wait_polling(_racing(race, attempt.deadline, prepare, clock)), race)
+                sock.setblocking(True)
+                return sock
+    raise AssertionError("a loop of attempts ends by return or by error")
 
 
 async def connect_async(
     address: tuple[str, int],
     *,
+    policy: RetryPolicy | None = None,
     deadline: float | None = None,
+    budget: Budget | None = None,
+    on_retry: Callable[[Retried], object] | None = None,
     prepare: Prepare | None = None,
     attempt_delay_s: float = ATTEMPT_DELAY_S,
     resolver: Resolver = RESOLVER,
     clock: Clock = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    chance: Callable[[], float] = random.random,
 ) -> socket.socket:
-    """As :func:`connect`, for asyncio: a connected socket in non-blocking mode."""
-    found = await resolver.resolve_async(*address, _left_s(deadline, clock))
-    race = Race(interleave(found), attempt_delay_s)
-    sock = await _wait_in_loop(_racing(race, deadline, prepare, clock))
+    """As :func:`connect`, for asyncio: the socket is in non-blocking mode, as its loop wants it."""
+    terms = _terms(policy, deadline, budget, on_retry, clock, chance)
+    with _every_loss():
+        async for attempt in replace(terms, sleep_async=sleep):
+            with attempt:
+                with _name_lost(address[0]):
+                    found = await resolver.resolve_async(*address, max(0.0, attempt.deadline - clock()))
+                race = Race(interleave(found), attempt_delay_s)
+                return _connected(await _wait_in_loop(_racing(race, attempt.deadline, prepare, clock)), race)
+    raise AssertionError("a loop of attempts ends by return or by error")
+
+
+def _terms(
+    policy: RetryPolicy | None,
+    deadline: float | None,
+    budget: Budget | None,
+    on_retry: Callable[[Retried], object] | None,
+    clock: Clock,
+    chance: Callable[[], float],
+) -> Retrying:
+    if policy is None:
+        policy = RetryPolicy() if current_attempt() is None else RetryPolicy(retries=0)
+    return Retrying(
+        policy,
+        idempotent=True,  # connecting sends no byte of anybody's
+        deadline=deadline,
+        budget=budget,
+        on_retry=on_retry,
+        failure_of=lambda error: Failure.CONNECT_FAILURE if isinstance(error, RoundLost) else None,
+        clock=clock,
+        chance=chance,
+    )
+
+
+class RoundLost(HoldfastError):
+    """Every address of one round failed: the ``loss`` that ``on_retry`` is told; never raised to the caller.
+
+    Attributes:
+        losses: what ended each attempt, in order.
+    """
+
+    def __init__(self, losses: Sequence[OSError]) -> None:
+        super().__init__(losses)
+        self.losses = tuple(losses)
+
+    def __str__(self) -> str:
+        return " ".join(str(loss) for loss in self.losses)
+
+
+@contextmanager
+def _name_lost(host: str) -> Iterator[None]:
+    """Counts a name without addresses as a lost round: it may have some a moment later."""
+    try:
+        yield
+    except socket.gaierror as error:
+        raise RoundLost([socket.gaierror(error.errno, f"{error.strerror}: {host}")]) from error
+
+
+def _connected(sock: socket.socket | None, race: Race) -> socket.socket:
     if sock is None:
-        raise GaveUp(race.losses, "no address could be reached")
+        raise RoundLost(race.losses)
     return sock
 
 
-def _racing(race: Race, deadline: float | None, prepare: Prepare | None, clock: Clock) -> Racing:
+@contextmanager
+def _every_loss() -> Iterator[None]:
+    """Lists the losses of all rounds where the driver of the retries knows one for each round."""
+    try:
+        yield
+    except RoundLost as error:
+        losses, why = error.losses, "the policy does not retry failures to connect"
+    except GaveUp as error:
+        rounds = [loss for loss in error.losses if isinstance(loss, RoundLost)]
+        losses, why = tuple(loss for lost in rounds for loss in lost.losses), error.why
+    else:
+        return
+    raise GaveUp(losses, why) from (losses[-1] if losses else None)
+
+
+def _racing(race: Race, deadline: float, prepare: Prepare | None, clock: Clock) -> Racing:
     """One round, whoever waits: yields what to wait for, is sent the descriptors that are ready.
 
     Returns the socket that connected first, None if none did. Whatever happens, every other one is closed.
@@ -96,15 +208,16 @@ def _racing(race: Race, deadline: float | None, prepare: Prepare | None, clock: 
     running: dict[int, _Dialled] = {}
     try:
         while True:
-            left_s = _left_s(deadline, clock)
-            if left_s == 0:
+            left_s = deadline - clock()
+            if left_s <= 0:
                 _time_out(race, running)
                 return None
             _start_due(race, running, prepare, clock)
             if race.over:
                 return None
-            waits_s = [wait_s for wait_s in (race.wait_s(clock()), left_s) if wait_s is not None]
-            ready = yield [one.sock for one in running.values()], min(waits_s, default=None)
+            wait_s = race.wait_s(clock())
+            left_s = left_s if wait_s is None else min(wait_s, left_s)
+            ready = yield [one.sock for one in running.values()], left_s
             for descriptor in ready:
                 dialled = running.pop(descriptor)
                 lost = _outcome(dialled)
@@ -151,6 +264,8 @@ def _outcome(dialled: _Dialled) -> OSError | None:
     # SO_ERROR consumes the error that it tells; here that is the one place where it is wanted.
     number = dialled.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number == 0 and _met_itself(dialled.sock):
+        # No TIME_WAIT, which would go on holding the port.
+        dialled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         number = errnos.ECONNREFUSED
     return _failure(number, dialled.address, dialled.local) if number else None
 
@@ -190,7 +305,7 @@ def _wait_polling(racing: Racing) -> socket.socket | None:
             poll = select.poll()
             for sock in socks:
                 poll.register(sock, select.POLLOUT)
-            ready = [fd for fd, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)]
+            ready = [fd for fd, _ in poll.poll(timeout_s * 1000)]
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # typeshed: StopIteration.value is Any
     finally:
@@ -210,7 +325,7 @@ async def _wait_in_loop(racing: Racing) -> socket.socket | None:
         racing.close()
 
 
-async def _writable(socks: list[socket.socket], timeout_s: float | None) -> list[int]:
+async def _writable(socks: list[socket.socket], timeout_s: float) -> list[int]:
     """The descriptors of those that can be written to, once one can or time is up."""
     loop = asyncio.get_running_loop()
     ready: list[int] = []
@@ -233,7 +348,3 @@ async def _writable(socks: list[socket.socket], timeout_s: float | None) -> list
         for descriptor in descriptors:
             loop.remove_writer(descriptor)
     return ready
-
-
-def _left_s(deadline: float | None, clock: Clock) -> float | None:
-    return None if deadline is None else max(0.0, deadline - clock())

@@ -37,7 +37,7 @@ class Resolver:
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Future[list[Address]]] = {}
 
-    def resolve(self, host: str, port: int, timeout_s: float | None) -> list[Address]:
+    def resolve(self, host: str, port: int, timeout_s: float) -> list[Address]:
         """The addresses of ``host`` in the order to prefer (RFC 6724), each once.
 
         Raises:
@@ -49,9 +49,9 @@ class Resolver:
         try:
             return self._start(host, port).result(timeout_s)
         except TimeoutError:
-            raise _too_late(host, timeout_s) from None
+            raise _too_late(timeout_s) from None
 
-    async def resolve_async(self, host: str, port: int, timeout_s: float | None) -> list[Address]:
+    async def resolve_async(self, host: str, port: int, timeout_s: float) -> list[Address]:
         """As :meth:`resolve`, while the event loop goes on."""
         known = self._literal(host, port)
         if known is not None:
@@ -59,7 +59,7 @@ class Resolver:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(self._start(host, port)), timeout_s)
         except TimeoutError:
-            raise _too_late(host, timeout_s) from None
+            raise _too_late(timeout_s) from None
 
     def _literal(self, host: str, port: int) -> list[Address] | None:
         """The address that ``host`` spells out, which takes no name server; None if it is a name."""
@@ -104,8 +104,8 @@ def _addresses(found: Sequence[tuple[int, int, int, str, Any]]) -> list[Address]
     return list(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
 
 
-def _too_late(host: str, timeout_s: float | None) -> socket.gaierror:
-    return socket.gaierror(socket.EAI_AGAIN, f"no answer for the name {host!r} within {timeout_s:.3g} s")
+def _too_late(timeout_s: float) -> socket.gaierror:
+    return socket.gaierror(socket.EAI_AGAIN, f"No answer from the name servers within {timeout_s:.3g} s")
 
 
 RESOLVER = Resolver()
