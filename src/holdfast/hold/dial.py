@@ -23,6 +23,7 @@ from holdfast.errors import (
     GaveUp,
     HoldfastError,
     Loss,
+    UsageError,
 )
 from holdfast.events import Endpoint
 from holdfast.hold.race import ATTEMPT_DELAY_S, Address, Race, interleave
@@ -88,18 +89,20 @@ def connect(
         resolver, clock, sleep, chance: where names, time and chance come from.
 
     Raises:
+        UsageError: a port or a delay that cannot be.
         GaveUp: with the loss of each address in each round: ConnectionRefused, ConnectionTimedOut (no
             answer until the kernel gave up, or in the time there was), ConnectionUnreachable, gaierror for
             the name, or another OSError where an address cannot be dialled from here.
 
     Source: RFC 8305; the order within a family is RFC 6724's, as getaddrinfo gives it.
     """
+    host, port = _host_and_port(address)
     terms = _terms(policy, deadline, budget, on_retry, clock, chance)
     with _every_loss():
         for attempt in replace(terms, sleep=sleep):
             with attempt:
-                with _name_lost(address[0]):
-                    found = resolver.resolve(*address, max(0.0, attempt.deadline - clock()))
+                with _name_lost(host):
+                    found = resolver.resolve(host, port, max(0.0, attempt.deadline - clock()))
                 race = Race(interleave(found), attempt_delay_s)
                 sock = _connected(_wait_polling(_racing(race, attempt.deadline, prepare, clock)), race)
                 sock.setblocking(True)
@@ -122,15 +125,23 @@ async def connect_async(
     chance: Callable[[], float] = random.random,
 ) -> socket.socket:
     """As :func:`connect`, for asyncio: the socket is in non-blocking mode, as its loop wants it."""
+    host, port = _host_and_port(address)
     terms = _terms(policy, deadline, budget, on_retry, clock, chance)
     with _every_loss():
         async for attempt in replace(terms, sleep_async=sleep):
             with attempt:
-                with _name_lost(address[0]):
-                    found = await resolver.resolve_async(*address, max(0.0, attempt.deadline - clock()))
+                with _name_lost(host):
+                    found = await resolver.resolve_async(host, port, max(0.0, attempt.deadline - clock()))
                 race = Race(interleave(found), attempt_delay_s)
                 return _connected(await _wait_in_loop(_racing(race, attempt.deadline, prepare, clock)), race)
     raise AssertionError("a loop of attempts ends by return or by error")
+
+
+def _host_and_port(address: tuple[str, int]) -> tuple[str, int]:
+    host, port = address[:2]  # getsockname() of IPv6 gives four
+    if not 0 < port < 65536:  # getaddrinfo would take it modulo 65536
+        raise UsageError(f"The port must be from 1 to 65535, not {port}.")
+    return host, port
 
 
 def _terms(
@@ -145,7 +156,6 @@ def _terms(
         policy = RetryPolicy() if current_attempt() is None else RetryPolicy(retries=0)
     return Retrying(
         policy,
-        idempotent=True,  # connecting sends no byte of anybody's
         deadline=deadline,
         budget=budget,
         on_retry=on_retry,
@@ -296,6 +306,9 @@ def _failure(number: int, address: Address, local: str | None = None) -> OSError
     return kind(Loss(number, cause, local=local, peer=peer))
 
 
+_LONGEST_POLL_S = 3600.0  # poll() takes an int of milliseconds, and a round just waits again
+
+
 def _wait_polling(racing: Racing) -> socket.socket | None:
     """Drive a round with poll()."""
     ready: list[int] | None = None
@@ -305,7 +318,7 @@ def _wait_polling(racing: Racing) -> socket.socket | None:
             poll = select.poll()
             for sock in socks:
                 poll.register(sock, select.POLLOUT)
-            ready = [fd for fd, _ in poll.poll(timeout_s * 1000)]
+            ready = [fd for fd, _ in poll.poll(min(timeout_s, _LONGEST_POLL_S) * 1000)]
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # typeshed: StopIteration.value is Any
     finally:

@@ -57,7 +57,8 @@ class Resolver:
         if known is not None:
             return known
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(self._start(host, port)), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(self._start(host, port))
         except TimeoutError:
             raise _too_late(timeout_s) from None
 

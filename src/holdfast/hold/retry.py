@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
@@ -194,7 +194,7 @@ class Attempt:
         self._answer: object = None
         self._delay_s: float | None = None
         self._ended = False
-        self._token: Token[Attempt | None] | None = None
+        self._outer: Attempt | None = None
         self._timer: asyncio.Timeout | None = None
 
     def answered(self, answer: _T) -> _T:
@@ -224,14 +224,14 @@ class Attempt:
         return self._delay_s
 
     def __enter__(self) -> Self:
-        self._token = _CURRENT.set(self)
+        self._outer = _CURRENT.get()
+        _CURRENT.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if self._token is not None:
-            _CURRENT.reset(self._token)
+        _CURRENT.set(self._outer)
         self._ended = True
         if error is None:
             self._delay_s = self._course.after_answer(self, self._answer)
@@ -290,6 +290,7 @@ class _Course:
         if now_s >= self._deadline:
             raise self._gave_up("the deadline has passed")
         timeout_s = self._policy.try_timeout_s(now_s - self._began_s)
+        # min(), since a sum of floats may come out above the deadline that it was made from.
         return Attempt(self, len(self._losses) + 1, min(self._deadline, now_s + timeout_s))
 
     def after_answer(self, attempt: Attempt, answer: object) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from unit.hold.faketime import FakeTime
 
-from holdfast.errors import ConnectionRefused, ConnectionTimedOut, GaveUp
+from holdfast.errors import ConnectionRefused, ConnectionTimedOut, GaveUp, UsageError
 from holdfast.hold.dial import RoundLost, connect, connect_async
 from holdfast.hold.race import Address
 from holdfast.hold.resolve import Resolver
@@ -279,6 +279,24 @@ def test_a_socket_from_the_loop_is_of_use_to_the_loop(peers: Peers) -> None:
             return answer
 
     assert asyncio.run(run()) == b"hello"
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 70000])
+def test_a_port_that_cannot_be_is_refused(port: int) -> None:
+    with pytest.raises(UsageError, match="from 1 to 65535"):
+        connect(("127.0.0.1", port))
+    with pytest.raises(UsageError, match="from 1 to 65535"):
+        asyncio.run(connect_async(("127.0.0.1", port)))
+
+
+def test_a_deadline_in_another_life_is_no_overflow(dial: Dial, peers: Peers) -> None:
+    with dial(peers.listening(), deadline=time.monotonic() + 1e9) as sock:
+        assert sock.fileno() >= 0
+
+
+def test_names_are_looked_up_by_the_library() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, connect(server.getsockname()) as sock:
+        assert sock.getpeername() == server.getsockname()
 
 
 # --- rounds ---

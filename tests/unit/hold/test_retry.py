@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -161,6 +162,21 @@ def test_what_no_retry_can_mend_goes_up_unchanged(call: Call, error: BaseExcepti
     if not isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):  # asyncio.run() makes its own
         assert caught.value is error
     assert peer.calls == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError(), SystemExit()], ids=repr)
+def test_what_ends_the_program_or_the_task_is_never_asked_about(error: BaseException) -> None:
+    peer = Peer(error)
+    with pytest.raises(type(error)):
+        by_loop(terms(failure_of=lambda error: Failure.RESET), peer)
+    assert peer.calls == 1
+
+
+def test_what_counts_as_a_failure_can_be_told(call: Call) -> None:
+    tries = terms(failure_of=lambda error: Failure.RESET if isinstance(error, KeyError) else None)
+    assert call(tries, Peer(KeyError(), "here")) == "here"
+    with pytest.raises(ConnectionReset):
+        call(tries, Peer(reset()))
 
 
 def test_a_failure_that_no_word_covers_goes_up_unchanged(call: Call) -> None:
@@ -448,6 +464,13 @@ def test_a_peer_that_asks_for_too_long_a_wait_is_left_alone(call: Call) -> None:
     assert (call(terms(wait_asked_s=asked), peer), peer.calls) == (first, 1)
 
 
+def test_a_wait_that_the_peer_asks_for_does_not_reach_the_deadline_either(call: Call) -> None:
+    time, first = FakeTime(), answer(503, 7.0)
+    policy = RetryPolicy(backoff=BACKOFF, deadline_s=7.5)
+    assert call(terms(time, policy, wait_asked_s=asked), Peer(first)) is first
+    assert time.slept_s == []
+
+
 def test_too_long_a_wait_asked_by_an_exception_is_told() -> None:
     loss = reset()
     loss.asked_s = 31.0  # type: ignore[attr-defined]
@@ -511,10 +534,15 @@ def test_threads_share_a_budget_exactly() -> None:
         granted.append(sum(budget.retry(1000.0) for _ in range(400)))
 
     threads = [threading.Thread(target=spend) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that an update without a lock would be interrupted
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual_s)
     assert sum(granted) == 500
 
 
