@@ -75,8 +75,7 @@ class RetryBudget:
         """How many retries the budget allows at this moment."""
         recent = ledger.added(self._slot(now_s), 0, 0).slots
         requests, retries = (sum(row[column] for row in recent) for column in (1, 2))
-        # A tenth of a millionth forgives what binary fractions lose: 20 % of 5 is 1.
-        earned = math.floor(requests * self.budget_percent / 100 + 1e-7)
+        earned = math.floor(requests * self.budget_percent / 100)
         return max(0, self.min_retries + earned - retries)
 
     def _slot(self, now_s: float) -> int:

@@ -55,7 +55,7 @@ class Profile:
 
 RFC_ONE_PROBE = "RFC 9293 §3.8.4"
 WHEN_SOCKETS_DIE = "https://blog.cloudflare.com/when-tcp-sockets-refuse-to-die"
-_COUNT = Source("count", "one lost probe must not end a connection; three may get lost", RFC_ONE_PROBE)
+_COUNT = Source("count", "one lost probe must not end a connection; two may be lost", RFC_ONE_PROBE)
 _USER_TIMEOUT = Source(
     "user_timeout_ms",
     "half an interval before the last look, so that count keeps its meaning",
