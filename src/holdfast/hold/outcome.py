@@ -10,6 +10,7 @@ import ssl
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.error import URLError
 
 from holdfast.errors import ConnectionLost, GaveUp, HoldfastError, Truncated
 from holdfast.policy import Failure
@@ -59,6 +60,8 @@ def failure_of(error: BaseException) -> Failure | None:
         # A failed connect() lists each address; some may have failed for want of IPv6 or of a route here.
         kinds = {failure_of(loss) for loss in error.losses} - {None}
         return Failure.CONNECT_FAILURE if kinds == {Failure.CONNECT_FAILURE} else None
+    if isinstance(error, URLError) and isinstance(error.reason, OSError):
+        return failure_of(error.reason)
     if isinstance(error, (ConnectionRefusedError, socket.gaierror)):
         return Failure.CONNECT_FAILURE
     if isinstance(error, ConnectionLost):
@@ -67,6 +70,20 @@ def failure_of(error: BaseException) -> Failure | None:
         return Failure.TIMEOUT
     if isinstance(error, _BROKEN_OFF) or (isinstance(error, OSError) and error.errno in _PATH):
         return Failure.RESET
+    return None
+
+
+def failure_of_chain(error: BaseException) -> Failure | None:
+    """As :func:`failure_of`, for libraries that raise their own error from the kernel's (``raise ... from``).
+
+    A Holdfast error is never looked behind: it has been decided there already.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        failure = failure_of(link)
+        if failure is not None or isinstance(link, HoldfastError):
+            return failure
+        link = link.__cause__
     return None
 
 

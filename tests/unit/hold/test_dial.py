@@ -9,12 +9,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from unit.hold.faketime import FakeTime
 
-from holdfast.errors import ConnectionRefused, ConnectionTimedOut, GaveUp, UsageError
+from holdfast.errors import ConnectionRefused, ConnectionTimedOut, ConnectionUnreachable, GaveUp, UsageError
 from holdfast.hold.dial import RoundLost, connect, connect_async
 from holdfast.hold.race import Address
 from holdfast.hold.resolve import Resolver
@@ -26,6 +27,9 @@ TWICE = RetryPolicy(retries=1, backoff=Backoff(first_s=1.0, cap_s=1.0))
 HEAD_START_S = 0.01  # the least, so that tests do not wait
 NAME = ("db.test", 5432)
 NO_SUCH_FAMILY = Address(99, ("there", 1))
+# To a broadcast address the kernel refuses TCP at once, with the errno of a missing route.
+NO_ROUTE = Address(socket.AF_INET, ("127.255.255.255", 9))
+HAS_IPV6 = "lo\n" in (IF_INET6.read_text() if (IF_INET6 := Path("/proc/net/if_inet6")).exists() else "")
 
 
 class Names(Resolver):
@@ -54,15 +58,16 @@ class Peers:
         self._stack = stack
         self.dialled: list[socket.socket] = []
 
-    def listening(self) -> Address:
-        server = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        return Address(socket.AF_INET, server.getsockname())
+    def listening(self, family: int = socket.AF_INET) -> Address:
+        where = ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0)
+        server = self._stack.enter_context(socket.create_server(where, family=family))
+        return Address(family, server.getsockname())
 
-    def closed(self) -> Address:
+    def closed(self, family: int = socket.AF_INET) -> Address:
         """Refuses: bound, so that nobody else gets the port, and not listening."""
-        bound = self._stack.enter_context(socket.socket())
-        bound.bind(("127.0.0.1", 0))
-        return Address(socket.AF_INET, bound.getsockname())
+        bound = self._stack.enter_context(socket.socket(family))
+        bound.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        return Address(family, bound.getsockname())
 
     def silent(self) -> Address:
         """Drops every SYN: its queue of connections to accept is full."""
@@ -170,6 +175,21 @@ def test_an_address_that_cannot_be_dialled_from_here_does_not_end_the_race(dial:
         assert sock.getpeername() == listening.sockaddr
 
 
+@pytest.mark.skipif(not HAS_IPV6, reason="no IPv6 on loopback")
+def test_the_families_take_turns(dial: Dial, peers: Peers) -> None:
+    six = peers.listening(socket.AF_INET6)
+    with dial(peers.silent(), peers.silent(), six) as sock:
+        assert (sock.getpeername(), len(peers.dialled)) == (six.sockaddr, 2)
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="no IPv6 on loopback")
+def test_an_ipv6_loss_names_its_address(dial: Dial, peers: Peers) -> None:
+    closed = peers.closed(socket.AF_INET6)
+    with gave_up() as error:
+        dial(closed)
+    assert [facts(loss)[3] for loss in error().losses] == [f"[::1]:{closed.sockaddr[1]}"]
+
+
 def test_the_later_addresses_are_not_dialled_once_one_has_answered(dial: Dial, peers: Peers) -> None:
     with dial(peers.listening(), peers.listening(), attempt_delay_s=2.0):
         assert peers.open() == [True]
@@ -178,18 +198,19 @@ def test_the_later_addresses_are_not_dialled_once_one_has_answered(dial: Dial, p
 def test_each_loss_is_typed_and_names_its_address(dial: Dial, peers: Peers) -> None:
     def clock() -> float:
         """Stands still, so that only losses start the next address, until all are dialled."""
-        return 1000.0 if len(peers.dialled) < 2 else 2000.0
+        return 1000.0 if len(peers.dialled) < 3 else 2000.0
 
     closed, silent = peers.closed(), peers.silent()
     with gave_up() as error:
-        dial(closed, NO_SUCH_FAMILY, silent, deadline=1000.05, clock=clock)
+        dial(closed, NO_SUCH_FAMILY, NO_ROUTE, silent, deadline=1000.05, clock=clock)
     assert [facts(loss) for loss in error().losses] == [
         (ConnectionRefused, errno.ECONNREFUSED, "connection_refused", shown(closed)),
         (OSError, errno.EAFNOSUPPORT, None, None),
+        (ConnectionUnreachable, errno.ENETUNREACH, "icmp_error", shown(NO_ROUTE)),
         (ConnectionTimedOut, errno.ETIMEDOUT, "connect_timeout", shown(silent)),
     ]
     assert "there:1" in str(error().losses[1])
-    assert peers.open() == [False, False]
+    assert peers.open() == [False] * 3
 
 
 def test_a_loss_tells_the_local_address(dial: Dial, peers: Peers) -> None:

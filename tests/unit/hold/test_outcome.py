@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import socket
 import ssl
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
 from holdfast import errors
 from holdfast.errors import GaveUp, Loss
-from holdfast.hold.outcome import StreamRefused, failure_of, http_status, parse_retry_after
+from holdfast.hold.outcome import StreamRefused, failure_of, failure_of_chain, http_status, parse_retry_after
 from holdfast.policy import Failure
 
 REFUSED = errors.ConnectionRefused(Loss(errno.ECONNREFUSED, "connection_refused"))
@@ -30,6 +32,8 @@ NO_ROUTE = OSError(errno.EADDRNOTAVAIL, "no address here")
         (errors.ConnectionUnreachable(Loss(errno.EHOSTUNREACH, "icmp_error")), Failure.CONNECT_FAILURE),
         (ConnectionRefusedError(), Failure.CONNECT_FAILURE),
         (socket.gaierror(socket.EAI_AGAIN, "later"), Failure.CONNECT_FAILURE),
+        (URLError(ConnectionRefusedError()), Failure.CONNECT_FAILURE),
+        (URLError(ConnectionResetError()), Failure.RESET),
         (GaveUp([REFUSED, NO_ROUTE], "spent"), Failure.CONNECT_FAILURE),
         (RESET, Failure.RESET),
         (errors.ConnectionTimedOut(Loss(errno.ETIMEDOUT, "keepalive_timeout")), Failure.RESET),
@@ -52,6 +56,7 @@ NO_ROUTE = OSError(errno.EADDRNOTAVAIL, "no address here")
         (errors.ReplayRefused(RESET), None),
         (errors.UsageError("mend the call"), None),
         (errors.Cancelled(), None),
+        (URLError("unknown url type"), None),
         (NO_ROUTE, None),
         (EOFError(), None),
         (ssl.SSLCertVerificationError(), None),
@@ -62,6 +67,28 @@ NO_ROUTE = OSError(errno.EADDRNOTAVAIL, "no address here")
 )
 def test_how_an_attempt_failed(error: Exception, expected: Failure | None) -> None:
     assert failure_of(error) == expected
+
+
+def chained(*errors: Exception) -> Exception:
+    """The first, raised from the second, raised from the third."""
+    for error, cause in itertools.pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (chained(RuntimeError("wrapped"), RuntimeError("wrapped again"), BrokenPipeError()), Failure.RESET),
+        (BrokenPipeError(), Failure.RESET),
+        (chained(errors.ReplayRefused(RESET), RESET), None),
+        (chained(RuntimeError(), errors.ReplayRefused(RESET), RESET), None),
+        (chained(RuntimeError(), ValueError()), None),
+    ],
+    ids=repr,
+)
+def test_errors_that_libraries_wrap(error: Exception, expected: Failure | None) -> None:
+    assert failure_of_chain(error) == expected
 
 
 @pytest.mark.parametrize(
