@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from holdfast.errors import (
+    ConnectionAborted,
     ConnectionLost,
     ConnectionRefused,
+    ConnectionReset,
     ConnectionTimedOut,
     ConnectionUnreachable,
     GaveUp,
@@ -41,9 +43,19 @@ Racing = Generator[Wait, list[int], socket.socket | None]
 # Rule: what an errno means while connecting; any other is raised as it is.
 _VERDICTS: dict[int, tuple[type[ConnectionLost], str]] = {
     errnos.ECONNREFUSED: (ConnectionRefused, "connection_refused"),
+    errnos.ECONNRESET: (ConnectionReset, "unrecognised_sender"),
+    errnos.ECONNABORTED: (ConnectionAborted, "socket_destroyed"),
     errnos.ETIMEDOUT: (ConnectionTimedOut, "connect_timeout"),
     **dict.fromkeys(
-        (errnos.EHOSTUNREACH, errnos.ENETUNREACH, errnos.ENETDOWN, errnos.EHOSTDOWN),
+        (
+            errnos.EHOSTUNREACH,
+            errnos.ENETUNREACH,
+            errnos.ENETDOWN,
+            errnos.EHOSTDOWN,
+            errnos.ENONET,
+            errnos.ENOPROTOOPT,
+            errnos.EPROTO,
+        ),
         (ConnectionUnreachable, "icmp_error"),
     ),
 }
