@@ -123,24 +123,10 @@ class Retrying:
             object.__setattr__(self, "budget", Budget(alone))
 
     def __iter__(self) -> Iterator[Attempt]:
-        course = _Course(self)
-        while True:
-            attempt = course.begin()
-            yield attempt
-            delay_s = attempt.delay_s()
-            if delay_s is None:
-                return
-            self.sleep(delay_s)
+        return _Course(self)
 
-    async def __aiter__(self) -> AsyncIterator[Attempt]:
-        course = _Course(self)
-        while True:
-            attempt = course.begin()
-            yield attempt
-            delay_s = attempt.delay_s()
-            if delay_s is None:
-                return
-            await self.sleep_async(delay_s)
+    def __aiter__(self) -> AsyncIterator[Attempt]:
+        return _Course(self)
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """The function or coroutine function, tried again at each call; see :func:`current_attempt`.
@@ -206,7 +192,7 @@ class Attempt:
         """Make one call that sends, and know even if it fails whether it handed anything over.
 
         Args:
-            send: a send of Holdfast's connections, whose errors say how many bytes the kernel took
+            send: ``sendall`` of a Holdfast connection, whose errors say how many bytes the kernel took
                 (``sent_bytes``). After any other error the bytes count as handed over.
         """
         before, self.handed_over = self.handed_over, True
@@ -269,7 +255,10 @@ def current_attempt() -> Attempt | None:
 
 
 class _Course:
-    """One request, from its first attempt to its end."""
+    """One request, from its first attempt to its end.
+
+    An iterator of its own, not a generator: leaving an asynchronous one early costs its loop a task.
+    """
 
     def __init__(self, terms: Retrying) -> None:
         assert terms.budget is not None  # __post_init__ made one
@@ -283,15 +272,42 @@ class _Course:
             terms.deadline if terms.deadline is not None else self._began_s + self._policy.deadline_s
         )
         self._losses: list[Exception] = []
+        self._last: Attempt | None = None
         self._budget.request(self._began_s)
 
-    def begin(self) -> Attempt:
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Attempt:
+        delay_s = self._wait_s()
+        if delay_s is None:
+            raise StopIteration
+        if delay_s:
+            self.terms.sleep(delay_s)
+        return self._begin()
+
+    async def __anext__(self) -> Attempt:
+        delay_s = self._wait_s()
+        if delay_s is None:
+            raise StopAsyncIteration
+        if delay_s:
+            await self.terms.sleep_async(delay_s)
+        return self._begin()
+
+    def _wait_s(self) -> float | None:
+        return 0.0 if self._last is None else self._last.delay_s()
+
+    def _begin(self) -> Attempt:
         now_s = self.terms.clock()
         if now_s >= self._deadline:
             raise self._gave_up("the deadline has passed")
         timeout_s = self._policy.try_timeout_s(now_s - self._began_s)
         # min(), since a sum of floats may come out above the deadline that it was made from.
-        return Attempt(self, len(self._losses) + 1, min(self._deadline, now_s + timeout_s))
+        self._last = Attempt(self, len(self._losses) + 1, min(self._deadline, now_s + timeout_s))
+        return self._last
 
     def after_answer(self, attempt: Attempt, answer: object) -> float | None:
         """The wait before another attempt, None if this answer is the result."""

@@ -582,6 +582,25 @@ def test_leaving_the_loop_from_the_block_ends_it() -> None:
     assert (found(), current_attempt()) == (1, None)
 
 
+def test_leaving_an_asynchronous_loop_costs_no_task() -> None:
+    async def run() -> list[object]:
+        loop, made = asyncio.get_running_loop(), []
+
+        def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+            made.append(work)
+            return asyncio.Task(work, loop=loop, **options)
+
+        loop.set_task_factory(factory)
+        async for attempt in terms():
+            with attempt:
+                break
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return list(made)  # asyncio.run() adds tasks of its own
+
+    assert asyncio.run(run()) == []
+
+
 def test_one_object_serves_many_requests() -> None:
     tries = terms()
     assert [by_loop(tries, Peer(reset(), "here")) for _ in range(3)] == ["here"] * 3
