@@ -14,8 +14,10 @@ import pytest
 
 from holdfast.causes import CAUSES, NOISE, Basis, Direction, Ending, Severity, Trigger
 from holdfast.events import Harm, Reset
+from holdfast.hold.fastopen import Outcome
 from holdfast.lab import SCENARIOS, Label, Made
 from holdfast.lab.matrix import Pairing
+from holdfast.policy import PROFILES, SocketPolicy
 from holdfast.watch.kernel.abilities import ABILITIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +25,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 CAUSES_PAGE = DOCS / "reference/causes.md"
 JSON_PAGE = DOCS / "reference/json.md"
+TUNING_PAGE = DOCS / "reference/hold/tuning.md"
 
 
 def text(page: Path) -> str:
@@ -98,6 +101,26 @@ def test_each_cause_and_noise_class_has_one_heading(name: str) -> None:
 @pytest.mark.parametrize("name", [ability.name for ability in ABILITIES])
 def test_each_ability_has_one_heading(name: str) -> None:
     assert headings(DOCS / "reference/compatibility.md").count(name) == 1
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_each_profile_has_one_heading(name: str) -> None:
+    assert headings(TUNING_PAGE).count(name) == 1
+
+
+@pytest.mark.parametrize("setting", [field.name for field in dataclasses.fields(SocketPolicy)])
+def test_each_setting_of_a_socket_is_documented(setting: str) -> None:
+    section = text(TUNING_PAGE).split("\n## SocketPolicy\n")[1].split("\n## ")[0]
+    assert section.count(f"\n| `{setting}` | ") == 1
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_each_outcome_of_fast_open_is_documented(outcome: Outcome) -> None:
+    assert text(TUNING_PAGE).count(f"\n| `{outcome}` | ") == 1
+
+
+def test_the_guide_shows_what_an_explanation_says() -> None:
+    assert PROFILES["azure-lb"].explain() in text(DOCS / "howto/choose-keepalive.md")
 
 
 def test_every_field_of_a_record_is_documented() -> None:

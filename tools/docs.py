@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from holdfast import policy
 from holdfast.causes import CAUSES, IETF_CODES, MPTCP_CODES, NOISE, Cause, Family, NoiseClass
 from holdfast.watch.kernel.abilities import ABILITIES, UNTOLD_WITHOUT_REASON, KernelAbility, Version
 
@@ -265,9 +266,70 @@ Each step is shown by `holdfast doctor` and in the header of `holdfast watch`.
 `import holdfast` needs none of this.
 """
 
+TUNING = "docs/reference/hold/tuning.md"
+BEGIN = "<!-- From here: written by `make docs` from the code's table of profiles. -->\n"
+END = "<!-- To here. -->\n"
+
+
+def seconds(number: float | None) -> str:
+    """A cell for a time, or a dash."""
+    return "-" if number is None else f"{number:.0f} s"
+
+
+def profile_row(profile: policy.Profile) -> str:
+    """One line of the overview."""
+    alive, found = profile.policy.keepalive, profile.policy.detection()
+    times = f"{alive.idle_s}/{alive.interval_s}/{alive.count}" if alive else "off"
+    cells = [
+        f"[`{profile.name}`](#{profile.name})",
+        times,
+        f"{profile.policy.user_timeout_ms} ms",
+        seconds(profile.heartbeat_s),
+        seconds(profile.path_idle_s),
+        f"{seconds(found.idle_s)}, {seconds(found.busy_s)}",
+        seconds(found.survived_s),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def profile_section(profile: policy.Profile) -> list[str]:
+    """The heading of one profile and where its numbers come from."""
+    path = f"{profile.path[0].upper()}{profile.path[1:]}"
+    rows = [f"| `{source.number}` | {source.says} | {source.where} |" for source in profile.sources]
+    return [
+        f"### {profile.name}",
+        "",
+        f"{path}. It {profile.at_expiry}.",
+        "",
+        "| number | why | source |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def tuning_page() -> str:
+    """docs/reference/hold/tuning.md, whose profiles come from their table and whose prose stays."""
+    shared = policy.DEFAULT_PROFILE.policy
+    lines = [
+        BEGIN,
+        f"All set `nodelay` and `notsent_lowat_bytes` = {shared.notsent_lowat_bytes}.",
+        "",
+        "| profile | keep-alive | user timeout | heartbeat | idle limit | noticed | outage |",
+        "|---|---|---|---|---|---|---|",
+        *(profile_row(profile) for profile in policy.PROFILES.values()),
+        "",
+    ]
+    for profile in policy.PROFILES.values():
+        lines += profile_section(profile)
+    before, _, rest = (ROOT / TUNING).read_text(encoding="utf-8").partition(BEGIN)
+    return before + "\n".join(lines) + END + rest.partition(END)[2]
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/causes.md": causes_page,
     "docs/reference/compatibility.md": compatibility_page,
+    TUNING: tuning_page,
 }
 
 
