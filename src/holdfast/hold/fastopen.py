@@ -18,9 +18,10 @@ from typing import NamedTuple
 from holdfast.errors import KernelUnavailable, UsageError
 from holdfast.events import Endpoint
 from holdfast.hold.options import apply
-from holdfast.linux import tcp_info
+from holdfast.linux import states, tcp_info
 from holdfast.policy import SocketPolicy
 
+SYN_SENT = states.NUMBERS["SYN_SENT"]
 TCPI_OPT_SYN_DATA = 32
 """include/uapi/linux/tcp.h: the data in our SYN was acknowledged."""
 
@@ -143,40 +144,52 @@ class FastOpen:
         if not first:
             raise UsageError("There is no first message: connect without Fast Open.")
         end_s = self._clock() + timeout_s
-        reason = self._why_not(peer.ip, idempotent)
-        if reason is None:
+        sock, outcome, sent = self._dialled(peer, first, end_s, policy, idempotent)
+        with _closed_on_error(sock):
+            # Not part of dialling: what happens from here on says nothing about Fast Open.
+            sock.settimeout(self._left_s(end_s))
+            sock.sendall(first[sent:])
+            sock.settimeout(None)
+        return Opened(sock, outcome)
+
+    def _dialled(
+        self, peer: Endpoint, first: bytes, end_s: float, policy: SocketPolicy, idempotent: bool
+    ) -> tuple[socket.socket, Outcome, int]:
+        """A connected socket, what became of Fast Open, and how much of the message was sent with it."""
+        outcome = self._why_not(peer.ip, idempotent)
+        if outcome is None:
             try:
-                return self._with(peer, first, end_s, policy)
+                return self._with_data(peer, first, end_s, policy)
             except KernelUnavailable:
-                reason = Outcome.UNAVAILABLE
-            except (ConnectionRefusedError, ConnectionResetError):
+                outcome = Outcome.UNAVAILABLE
+            except ConnectionRefusedError:
                 # A closed port, or a middlebox that answers such a SYN with a reset: the usual way will tell.
-                reason = Outcome.LOST
+                # A reset after the handshake is ECONNRESET, and the caller's to know.
+                outcome = Outcome.LOST
         sock = self._socket(peer, end_s, replace(policy, fastopen_connect=False))
         with _closed_on_error(sock):
             sock.connect((peer.ip, peer.port))
-            sock.sendall(first)
-            sock.settimeout(None)
-        if reason is Outcome.LOST:
+        if outcome is Outcome.LOST:
             self.memory.lost(peer.ip, self._clock())
-        return Opened(sock, reason)
+        return sock, outcome, 0
 
     def _why_not(self, ip: str, idempotent: bool) -> Outcome | None:
         if not idempotent:
             return Outcome.NOT_IDEMPOTENT
         return Outcome.AVOIDED if self.memory.avoids(ip, self._clock()) else None
 
-    def _with(self, peer: Endpoint, first: bytes, end_s: float, policy: SocketPolicy) -> Opened:
-        """Connect with Fast Open; with a cookie, connect() only remembers the address and send() dials."""
+    def _with_data(
+        self, peer: Endpoint, first: bytes, end_s: float, policy: SocketPolicy
+    ) -> tuple[socket.socket, Outcome, int]:
+        """Dial with Fast Open; with a cookie, connect() only notes the address and send() dials."""
         sock = self._socket(peer, end_s, replace(policy, fastopen_connect=True))
         with _closed_on_error(sock):
             sock.connect((peer.ip, peer.port))
-            sent = sock.send(first)
-            self._await_handshake(sock, end_s)
-            outcome = self._judge(tcp_info.of_socket(sock), peer.ip)
-            sock.sendall(first[sent:])
-            sock.settimeout(None)
-        return Opened(sock, outcome)
+            sent = 0
+            if tcp_info.of_socket(sock).state == SYN_SENT:
+                sent = sock.send(first)
+                self._await_handshake(sock, end_s)
+            return sock, self._judge(tcp_info.of_socket(sock), peer.ip), sent
 
     def _socket(self, peer: Endpoint, end_s: float, policy: SocketPolicy) -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in peer.ip else socket.AF_INET, socket.SOCK_STREAM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,6 +95,23 @@ def test_a_first_message_larger_than_a_segment_arrives_whole(listener: socket.so
     # What this host's net.ipv4.tcp_fastopen allows is not ours to say.
     assert outcome in (Outcome.NO_COOKIE, Outcome.UNAVAILABLE, Outcome.USED)
     assert received(listener) == message
+
+
+def test_a_reset_after_the_handshake_is_no_fault_of_fast_open(listener: socket.socket) -> None:
+    """It is raised as it is: the message is not sent a second time behind the caller's back."""
+
+    def reset() -> None:
+        server = listener.accept()[0]
+        listener.close()
+        server.recv(1, socket.MSG_PEEK)
+        server.close()  # with unread data: an RST
+
+    fast, to = FastOpen(), address(listener)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(reset)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            fast.connect(to, bytes(64 << 20), timeout_s=5, idempotent=True)
+    assert not fast.memory.avoids(to.ip, 0.0)
 
 
 def test_without_a_first_message_nothing_would_ever_leave(listener: socket.socket) -> None:
