@@ -15,19 +15,9 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from holdfast.errors import (
-    ConnectionAborted,
-    ConnectionLost,
-    ConnectionRefused,
-    ConnectionReset,
-    ConnectionTimedOut,
-    ConnectionUnreachable,
-    GaveUp,
-    HoldfastError,
-    Loss,
-    UsageError,
-)
+from holdfast.errors import GaveUp, HoldfastError, Loss, UsageError
 from holdfast.events import Endpoint
+from holdfast.hold.classify import Phase, classify
 from holdfast.hold.race import ATTEMPT_DELAY_S, Address, Race, interleave
 from holdfast.hold.resolve import RESOLVER, Resolver
 from holdfast.hold.retry import Budget, Retried, Retrying, current_attempt
@@ -39,26 +29,6 @@ Prepare = Callable[[socket.socket], object]
 # What a driver is to do: wait until one of these sockets is writable, at most so many seconds.
 Wait = tuple[list[socket.socket], float]
 Racing = Generator[Wait, list[int], socket.socket | None]
-
-# Rule: what an errno means while connecting; any other is raised as it is.
-_VERDICTS: dict[int, tuple[type[ConnectionLost], str]] = {
-    errnos.ECONNREFUSED: (ConnectionRefused, "connection_refused"),
-    errnos.ECONNRESET: (ConnectionReset, "unrecognised_sender"),
-    errnos.ECONNABORTED: (ConnectionAborted, "socket_destroyed"),
-    errnos.ETIMEDOUT: (ConnectionTimedOut, "connect_timeout"),
-    **dict.fromkeys(
-        (
-            errnos.EHOSTUNREACH,
-            errnos.ENETUNREACH,
-            errnos.ENETDOWN,
-            errnos.EHOSTDOWN,
-            errnos.ENONET,
-            errnos.ENOPROTOOPT,
-            errnos.EPROTO,
-        ),
-        (ConnectionUnreachable, "icmp_error"),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +282,10 @@ def _time_out(race: Race, running: dict[int, _Dialled]) -> None:
 def _failure(number: int, address: Address, local: str | None = None) -> OSError:
     """The typed error for one address."""
     peer = str(Endpoint(*address.sockaddr[:2]))
-    if number not in _VERDICTS:
+    verdict = classify(number, Phase.CONNECTING)
+    if verdict is None:
         return OSError(number, f"{os.strerror(number)}: {peer}")
-    kind, cause = _VERDICTS[number]
-    return kind(Loss(number, cause, local=local, peer=peer))
+    return verdict.error(Loss(number, verdict.cause, local=local, peer=peer))
 
 
 _LONGEST_POLL_S = 3600.0  # poll() takes an int of milliseconds, and a round just waits again
