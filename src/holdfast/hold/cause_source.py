@@ -56,6 +56,5 @@ def _ask(
 
 def explained(reset: Reset) -> Explanation:
     """A watch's record in the words of an error."""
-    who = f"{reset.owner.comm} (pid {reset.owner.pid})" if reset.owner is not None else None
-    sentence = cause(reset.cause).describe(who, str(reset.peer), str(reset.local))
+    sentence = reset.sentence or cause(reset.cause).describe(None, str(reset.peer), str(reset.local))
     return Explanation(reset.cause, reset.basis, sentence, tuple(reset.remedy), reset)

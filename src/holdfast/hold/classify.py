@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 # Rule: every errno that ends a connection is a row here; any other is a bug or a shortage and is raised as
 # it is. Sources: tcp_reset, tcp_write_err, tcp_v4_err, tcp_abort in Linux net/ipv4.
 _UNREACHABLE = (EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN, ENONET, ENOPROTOOPT, EPROTO)
-_TABLE: dict[tuple[int, Phase], Verdict] = {
+TABLE: dict[tuple[int, Phase], Verdict] = {
     (ECONNRESET, Phase.CONNECTING): Verdict(ConnectionReset, "unrecognised_sender"),
     (ECONNRESET, Phase.OPEN): Verdict(ConnectionReset, "unrecognised_sender"),
     (ECONNRESET, Phase.PEER_CLOSED): Verdict(ConnectionReset, "peer_closed_then_reset"),
@@ -149,7 +149,7 @@ def classify(number: int, phase: Phase, figures: Figures | None = None) -> Verdi
         phase: how far the connection had come.
         figures: tell the reasons of a timeout apart; without them it is ``retransmission_timeout``.
     """
-    verdict = _TABLE.get((number, phase))
+    verdict = TABLE.get((number, phase))
     if verdict is not None and verdict.cause == "retransmission_timeout" and figures is not None:
         return verdict._replace(cause=_timeout_cause(figures))
     return verdict
