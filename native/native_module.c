@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * holdfast._native: system calls on sockets for which Python's own layer costs too much. It needs
+ * Python.h and nothing else. Each concern has a file and a method table of its own; policy and
+ * errors live in Python.
+ */
+#include "native_datagrams.h"
+
+static struct PyModuleDef module = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "holdfast._native",
+	.m_doc = "System calls on sockets, as far as Holdfast needs them fast.",
+	.m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+	PyObject *made = PyModule_Create(&module);
+
+	if (!made)
+		return NULL;
+	if (PyModule_AddFunctions(made, datagram_methods))
+		Py_CLEAR(made);
+	return made;
+}
