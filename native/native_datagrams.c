@@ -33,6 +33,9 @@ struct rack {
 		char bytes[CONTROL_BYTES];
 		struct cmsghdr aligned;
 	} controls[SLOTS];
+	/* Where the slots point, and the room they have. */
+	char *memory;
+	size_t stride, room, control_bytes;
 	char scratch[SCRATCH_BYTES];
 };
 
@@ -53,9 +56,12 @@ static struct rack *rack_get(void)
 	struct rack *rack = spare;
 
 	spare = NULL;
-	if (!rack)
-		rack = malloc(sizeof(*rack)); /* pages are taken when touched */
-	if (!rack)
+	if (rack)
+		return rack;
+	rack = malloc(sizeof(*rack)); /* pages are taken when touched */
+	if (rack)
+		rack->memory = NULL;
+	else
 		PyErr_NoMemory();
 	return rack;
 }
@@ -68,24 +74,37 @@ static void rack_put(struct rack *rack)
 		spare = rack;
 }
 
-/* Ready for `count` messages whose memory begins at `memory`. */
-static void rack_clear(struct rack *rack, const struct take *take, char *memory,
-		       size_t count)
+static void slot_clear(struct rack *rack, size_t slot)
 {
-	struct msghdr *header;
-	size_t i;
+	struct msghdr *header = &rack->messages[slot].msg_hdr;
 
-	for (i = 0; i < count; i++) {
+	header->msg_namelen = sizeof(rack->names[slot]);
+	header->msg_controllen = rack->control_bytes;
+	header->msg_flags = 0;
+}
+
+/* Point all slots at memory; nothing to do if they do already, as from call to call. */
+static void rack_aim(struct rack *rack, const struct take *take, char *memory)
+{
+	size_t control_bytes = take->control ? CONTROL_BYTES : 0, i;
+	struct msghdr *header;
+
+	if (rack->memory == memory && rack->stride == take->stride &&
+	    rack->room == take->room && rack->control_bytes == control_bytes)
+		return;
+	rack->memory = memory;
+	rack->stride = take->stride;
+	rack->room = take->room;
+	rack->control_bytes = control_bytes;
+	for (i = 0; i < SLOTS; i++) {
 		header = &rack->messages[i].msg_hdr;
 		rack->parts[i].iov_base = memory + i * take->stride;
 		rack->parts[i].iov_len = take->room;
 		header->msg_name = &rack->names[i];
-		header->msg_namelen = sizeof(rack->names[i]);
 		header->msg_iov = &rack->parts[i];
 		header->msg_iovlen = 1;
 		header->msg_control = rack->controls[i].bytes;
-		header->msg_controllen = take->control ? CONTROL_BYTES : 0;
-		header->msg_flags = 0;
+		slot_clear(rack, i);
 	}
 }
 
@@ -206,13 +225,13 @@ static int rack_fill(struct rack *rack, struct take *take, size_t taken,
 {
 	size_t count = lesser(take->wanted - taken, SLOTS);
 	char *memory = rack->scratch;
-	int got, i;
+	int got, i, failed = 0;
 
 	if (take->view != Py_None)
 		memory = (char *)take->memory.buf + taken * take->stride;
 	else
 		count = lesser(count, SCRATCH_BYTES / take->stride);
-	rack_clear(rack, take, memory, count);
+	rack_aim(rack, take, memory);
 	Py_BEGIN_ALLOW_THREADS;
 	got = recvmmsg(take->wait.fd, rack->messages, (unsigned int)count,
 		       MSG_DONTWAIT | MSG_TRUNC, NULL);
@@ -227,10 +246,10 @@ static int rack_fill(struct rack *rack, struct take *take, size_t taken,
 	}
 	Py_END_ALLOW_THREADS;
 	for (i = 0; i < got; i++) {
-		if (message_append(take, &rack->messages[i]))
-			return -1;
+		failed = failed || message_append(take, &rack->messages[i]);
+		slot_clear(rack, (size_t)i);
 	}
-	return got < 0 ? 0 : got;
+	return failed ? -1 : got < 0 ? 0 : got;
 }
 
 /* An errno that came too late for this call or 0; -1 with an exception; -2: time is up. */

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from errno import EAGAIN, EINVAL, ENOPROTOOPT, EOPNOTSUPP
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from holdfast.errors import DeadlineExceeded, UsageError
 
@@ -36,8 +36,12 @@ ANY_UDP_BYTES = 65535
 UDP_GRO = 104  # include/uapi/linux/udp.h, from Linux 5.0; the module `socket` does not name it
 IPPROTOS_UDP = (0, socket.IPPROTO_UDP)
 
-# What was received after the last datagram of a batch: an errno, for the next call on that socket.
-_late: WeakKeyDictionary[socket.socket, int] = WeakKeyDictionary()
+# Plain numbers: comparing with an enum costs as much as the system call saves.
+AF_UNIX, SOCK_DGRAM = int(socket.AF_UNIX), int(socket.SOCK_DGRAM)
+FAMILIES = frozenset({AF_UNIX, int(socket.AF_INET), int(socket.AF_INET6)})
+
+# What the kernel said after the last datagram of a batch: an errno, for the next call on that socket.
+_late: dict[ref[socket.socket], int] = {}
 
 # The properties of socket.socket make an enum at each look, which costs as much as a system call.
 _family_of = socket.SocketType.family.__get__
@@ -82,7 +86,8 @@ def recv_batch(
     Source: recvmmsg(2), whose section BUGS tells how a late error is overwritten.
     """
     batch: Batch[bytes] = Batch()
-    _receive(sock, None, max_messages, max_bytes, deadline, batch)
+    if not _fill(sock, None, max_messages, max_bytes, _limit(sock, deadline), batch):
+        raise _nothing(sock, deadline)
     return batch
 
 
@@ -118,7 +123,9 @@ class DatagramBuffer:
         """
         self.release()
         batch: Batch[memoryview] = Batch()
-        _receive(sock, self._memory, self._max_messages, self._max_bytes, deadline, batch)
+        limit_s = _limit(sock, deadline)
+        if not _fill(sock, self._memory, self._max_messages, self._max_bytes, limit_s, batch):
+            raise _nothing(sock, deadline)
         self._lent = tuple([view for view, _ in batch])
         return batch
 
@@ -165,7 +172,7 @@ def send_batch(
     Source: sendmmsg(2), which by itself hides an error after its first message.
     """
     family = _check_socket(sock)
-    segment = family != socket.AF_UNIX and sock.proto in IPPROTOS_UDP
+    segment = family != AF_UNIX and sock.proto in IPPROTOS_UDP
     try:
         sent = send_datagrams(sock, family, segment, messages, _limit(sock, deadline))
     except ValueError as error:
@@ -187,7 +194,7 @@ def enable_gro(sock: socket.socket, on: bool = True) -> bool:
     Raises:
         UsageError: not a datagram socket.
     """
-    if _check_socket(sock) == socket.AF_UNIX or sock.proto not in IPPROTOS_UDP:
+    if _check_socket(sock) == AF_UNIX or sock.proto not in IPPROTOS_UDP:
         return False
     try:
         sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(on))
@@ -205,32 +212,28 @@ def attempt(sock: socket.socket, max_messages: int, max_bytes: int) -> Batch[byt
     return batch
 
 
-def _receive(
-    sock: socket.socket, into: memoryview | None, max_messages: int, max_bytes: int,
-    deadline: float | None, batch: Batch[Payload],
-) -> None:  # fmt: skip
-    if not _fill(sock, into, max_messages, max_bytes, _limit(sock, deadline), batch):
-        raise _nothing(sock, deadline)
-
-
 def _fill(
     sock: socket.socket, into: memoryview | None, max_messages: int, max_bytes: int,
     deadline_s: float, batch: Batch[Payload],
 ) -> bool:  # fmt: skip
     """Whether anything came."""
     # No room for ancillary data on Unix sockets: it could bring open files that nobody closes.
-    control = _check_socket(sock) != socket.AF_UNIX
+    control = _check_socket(sock) != AF_UNIX
     if into is None:
         _check_limits(max_messages, max_bytes)
-    if _late and (number := _late.pop(sock, 0)):
+    if _late and (number := _late.pop(ref(sock), 0)):
         raise OSError(number, os.strerror(number))
     cut: list[int] = []
     late = recv_datagrams(sock, control, into, max_bytes, max_messages, max_bytes, deadline_s, batch, cut)
     if cut:
         batch.truncated = tuple(cut)
     if late:
-        _late[sock] = late
+        _late[ref(sock, _forget)] = late
     return late is not None
+
+
+def _forget(gone: ref[socket.socket]) -> None:
+    _late.pop(gone, None)
 
 
 def _check_limits(max_messages: int, max_bytes: int) -> None:
@@ -244,7 +247,7 @@ def _check_limits(max_messages: int, max_bytes: int) -> None:
 def _check_socket(sock: socket.socket) -> int:
     """The family of a socket that can be used here."""
     family: int = _family_of(sock)
-    if _type_of(sock) != socket.SOCK_DGRAM or family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+    if _type_of(sock) != SOCK_DGRAM or family not in FAMILIES:
         raise UsageError("Batches need a datagram socket: UDP over IPv4 or IPv6, or Unix.")
     return family
 
