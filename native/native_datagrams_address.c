@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #define SEEN_BITS 8
+#define FLOW_MAX 0xfffff /* RFC 8200 3: 20 bits */
 #define PATH_AT offsetof(struct sockaddr_un, sun_path)
 
 /* Peers seen lately, one to a slot; a flood of new ones only makes it miss. */
@@ -92,20 +93,22 @@ static int parse_inet(PyObject *address, int family,
 {
 	struct sockaddr_in *v4 = (void *)name;
 	struct sockaddr_in6 *v6 = (void *)name;
-	unsigned int flow = 0, scope = 0;
+	long long port, flow = 0, scope = 0;
 	const char *host;
-	int port;
 
 	if (!PyTuple_Check(address)) {
 		PyErr_SetString(PyExc_TypeError,
 				"an address of this socket is a tuple");
 		return -1;
 	}
-	if (!PyArg_ParseTuple(address, family == AF_INET ? "si" : "si|II",
+	if (!PyArg_ParseTuple(address, family == AF_INET ? "sL" : "sL|LL",
 			      &host, &port, &flow, &scope))
 		return -1;
-	if (port < 0 || port > 65535) {
-		PyErr_Format(PyExc_ValueError, "there is no port %d", port);
+	if (port < 0 || port > UINT16_MAX || flow < 0 || flow > FLOW_MAX ||
+	    scope < 0 || scope > UINT32_MAX) {
+		PyErr_Format(PyExc_ValueError,
+			     "a number is out of range in the address %R",
+			     address);
 		return -1;
 	}
 	memset(name, 0, sizeof(*v6));
@@ -120,8 +123,8 @@ static int parse_inet(PyObject *address, int family,
 	}
 	if (family == AF_INET)
 		return sizeof(*v4);
-	v6->sin6_flowinfo = htonl(flow);
-	v6->sin6_scope_id = scope;
+	v6->sin6_flowinfo = htonl((uint32_t)flow);
+	v6->sin6_scope_id = (uint32_t)scope;
 	return sizeof(*v6);
 }
 

@@ -95,8 +95,9 @@ class DatagramBuffer:
     """Memory for receiving without copies, used again by each receive; one thread at a time.
 
     Each receive lends views of it. The next one takes them back: using an old view is then a ValueError
-    instead of somebody else's bytes. Parts of a view (``view[4:]``) are not taken back; they show what
-    comes next. It pays for payloads of several kB; below, :func:`recv_batch` is as fast.
+    instead of somebody else's bytes. What was made from a view (``view[4:]``, a NumPy array)
+    is not taken back: it shows what comes next. It pays for payloads of several kB; below, :func:`recv_batch`
+    is faster.
 
     Args:
         max_messages: 1 to 1024, as for :func:`recv_batch`.
@@ -118,8 +119,8 @@ class DatagramBuffer:
         """Like :func:`recv_batch`, as writable views that are valid until the next ``recv`` on this buffer.
 
         Raises:
-            UsageError: something made from a view of the last batch (a NumPy array, a memoryview of it)
-                still uses it; nothing was received.
+            UsageError: something (such as a ``pickle.PickleBuffer``) still holds a view of the last batch;
+                nothing was received.
         """
         self.release()
         batch: Batch[memoryview] = Batch()
@@ -175,7 +176,7 @@ def send_batch(
     segment = family != AF_UNIX and sock.proto in IPPROTOS_UDP
     try:
         sent = send_datagrams(sock, family, segment, messages, _limit(sock, deadline))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise _with_progress(UsageError(str(error)), getattr(error, "sent_messages", 0)) from error
     if sent == len(messages) or (sent and deadline is None and sock.gettimeout() == 0.0):
         return sent

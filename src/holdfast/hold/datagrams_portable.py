@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import EBADF
+from operator import index
 from typing import Any
 
 ROOM_BYTES, CONTROL_BYTES = 65536, 256
 UDP_GRO = 104
 UNIX_NAME_BYTES = 108
+MOST = (0xFFFF, 0xFFFFF, 0xFFFFFFFF)  # port, flow, scope
 SLICE_S, NAP_S = 0.5, 0.001
 
 
@@ -120,13 +122,16 @@ def checked(address: Any, family: int) -> Any:
         return name
     if not isinstance(address, tuple):
         raise TypeError("an address of this socket is a tuple")
-    if not 0 <= address[1] <= 65535:
-        raise ValueError(f"there is no port {address[1]}")
+    host, *numbers = address or ("",)
+    if not 1 <= len(numbers) <= (1 if family == socket.AF_INET else 3):
+        raise TypeError("an address of this socket has a host and a port")
+    if any(not 0 <= index(number) <= most for number, most in zip(numbers, MOST, strict=False)):
+        raise ValueError(f"a number is out of range in the address {address!r}")
     try:
-        socket.inet_pton(family, address[0])
+        socket.inet_pton(family, host)
     except OSError:
         kind = "IPv4" if family == socket.AF_INET else "IPv6"
-        raise ValueError(f"'{address[0]}' is no numeric {kind} address") from None
+        raise ValueError(f"'{host}' is no numeric {kind} address") from None
     return address
 
 
