@@ -103,12 +103,12 @@ def test_what_is_cut_is_noted() -> None:
 
 def test_a_unix_datagram_larger_than_any_of_udp_can_be_had_whole() -> None:
     with ends("unix pair") as two:
-        for _ in range(2):
-            two.sender.send(bytes(100_000))
-        cut = recv_batch(two.receiver, 1)
-        whole = recv_batch(two.receiver, 1, max_bytes=100_000)
-    assert (len(cut[0][0]), cut.truncated) == (65535, (0,))
-    assert (len(whole[0][0]), whole.truncated) == (100_000, ())
+        got = []
+        for room in (65_535, 65_540, 65_600, 100_000):
+            two.sender.send(bytes(65_600))
+            batch = recv_batch(two.receiver, 1, max_bytes=room)
+            got.append((len(batch[0][0]), batch.truncated))
+    assert got == [(65_535, (0,)), (65_540, (0,)), (65_600, ()), (65_600, ())]
 
 
 # ---- time
@@ -174,11 +174,19 @@ def test_what_a_signal_handler_raises_comes_through() -> None:
 
 
 @pytest.mark.slow
-def test_a_socket_that_another_thread_closes_is_noticed() -> None:
-    with ends() as two:
-        threading.Timer(0.02, two.receiver.close).start()
+def test_a_socket_that_another_thread_closes_is_noticed_though_its_number_is_in_use_again() -> None:
+    with ends() as two, ends() as others:
+        others.sender.sendto(b"not ours", others.to)
+        fd = two.receiver.fileno()
+
+        def close_and_reuse() -> None:
+            two.receiver.close()
+            os.dup2(others.receiver.fileno(), fd)
+
+        threading.Timer(0.02, close_and_reuse).start()
         with pytest.raises(OSError, match="Bad file descriptor"):
             recv_batch(two.receiver, 4, deadline=time.monotonic() + 5)
+        os.close(fd)
 
 
 # ---- errors
