@@ -174,11 +174,12 @@ def send_batch(
     """
     family = _check_socket(sock)
     segment = family != AF_UNIX and sock.proto in IPPROTOS_UDP
+    total = len(messages)  # a generator fails here, before anything is sent
     try:
         sent = send_datagrams(sock, family, segment, messages, _limit(sock, deadline))
     except (ValueError, OverflowError) as error:
         raise _with_progress(UsageError(str(error)), getattr(error, "sent_messages", 0)) from error
-    if sent == len(messages) or (sent and deadline is None and sock.gettimeout() == 0.0):
+    if sent >= total or (sent and deadline is None and sock.gettimeout() == 0.0):
         return sent
     raise _with_progress(
         _nothing(sock, deadline, sum(memoryview(data).nbytes for data, _ in messages[:sent])), sent

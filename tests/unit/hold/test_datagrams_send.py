@@ -81,6 +81,15 @@ def test_nothing_to_send_is_nothing_sent() -> None:
         assert send_batch(two.sender, []) == 0
 
 
+def test_a_generator_is_refused_before_anything_is_sent() -> None:
+    with ends() as two:
+        with pytest.raises(TypeError):
+            send_batch(two.sender, ((data, two.to) for data in (b"1", b"2")))  # type: ignore[arg-type] # tested
+        two.receiver.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            recv_batch(two.receiver, 4)
+
+
 # ---- how far it came
 
 
