@@ -4,6 +4,7 @@
  * has a file and a method table of its own; policy and errors live in Python.
  */
 #include "native.h"
+#include "native_datagrams.h"
 
 static struct PyModuleDef module = {
 	PyModuleDef_HEAD_INIT,
@@ -18,7 +19,8 @@ PyMODINIT_FUNC PyInit__native(void)
 
 	if (!made)
 		return NULL;
-	if (PyModule_AddFunctions(made, receive_methods) ||
+	if (PyModule_AddFunctions(made, datagram_methods) ||
+	    PyModule_AddFunctions(made, receive_methods) ||
 	    PyModule_AddIntConstant(made, "DEADLINE", WAIT_DEADLINE) ||
 	    PyModule_AddIntConstant(made, "WOKEN", WAIT_WOKEN))
 		Py_CLEAR(made);

@@ -41,7 +41,8 @@ static ssize_t move_bytes(struct patience *limit, const struct transfer *one)
 		Py_END_ALLOW_THREADS if (moved >= 0) return moved;
 		if (failed == EINTR) {
 			/* A handler may have closed the socket. */
-			if (PyErr_CheckSignals() || (fd = sock_fd(limit->sock)) < 0)
+			if (PyErr_CheckSignals() ||
+			    (fd = sock_fd(limit->sock)) < 0)
 				return WAIT_FAILED;
 			continue;
 		}

@@ -3,6 +3,7 @@
  * Waiting for a socket: one absolute deadline, signals served and never counted, and a descriptor that
  * another thread can wake.
  */
+#define _GNU_SOURCE /* ppoll */
 #include "native.h"
 
 #include <errno.h>

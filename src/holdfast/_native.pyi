@@ -1,4 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 DEADLINE: int
 WOKEN: int
@@ -15,4 +18,19 @@ def send_from(
     deadline: float | None,
     wake_fd: int | None,
     /,
+) -> int: ...
+def recv_datagrams(
+    sock: socket.socket,
+    control: bool,
+    into: memoryview | None,
+    slot_bytes: int,
+    max_messages: int,
+    max_bytes: int,
+    deadline_s: float,
+    out: list[Any],
+    cut: list[int],
+    /,
+) -> int | None: ...
+def send_datagrams(
+    sock: socket.socket, family: int, segment: bool, messages: Sequence[Any], deadline_s: float, /
 ) -> int: ...
