@@ -52,6 +52,8 @@ class Connection:
     """
 
     def __init__(self, sock: socket.socket, *, causes: CauseSource | None = None) -> None:
+        if sock.type != socket.SOCK_STREAM:
+            raise UsageError("the socket carries datagrams; a connection needs a stream socket")
         self._sock = sock
         self.local = address(sock, socket.socket.getsockname)
         self.peer = address(sock, socket.socket.getpeername)
@@ -113,7 +115,6 @@ class Connection:
             DeadlineExceeded, Cancelled, ConnectionLost: as recv; ``partial`` shows what came, which stays
                 here for the next call.
         """
-        self._inbox.need(n)
         return self._frame(lambda: self._inbox.take_exactly(n), f"the {n} bytes asked for", deadline)
 
     def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:

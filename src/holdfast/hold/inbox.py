@@ -12,8 +12,7 @@ CAPACITY_BYTES = 1 << 16
 class Inbox:
     """A buffer that is filled at its end and emptied at its start.
 
-    It grows only when the one who takes asks for more than it holds (:meth:`need`), and shrinks again when
-    it is empty.
+    It grows with what has come, never with what a peer has announced, and shrinks again when it is empty.
     """
 
     def __init__(self) -> None:
@@ -82,6 +81,8 @@ class Inbox:
 
     def take_exactly(self, n: int) -> bytes | None:
         """``n`` bytes, None while there are fewer."""
+        if n < 0:
+            raise UsageError(f"{n} bytes were asked for; ask for 0 or more")
         return self.take(n) if len(self) >= n else None
 
     def take_until(self, delimiter: bytes, limit: int) -> bytes | None:

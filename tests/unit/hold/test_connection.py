@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conformance.drivers import reset, tcp_pair
 
-from holdfast.errors import Cancelled, ConnectionReset, UsageError
+from holdfast.errors import Cancelled, ConnectionReset, DeadlineExceeded, UsageError
 from holdfast.hold.connection import Connection
 
 
@@ -117,6 +117,25 @@ def test_a_mistake_of_the_caller_is_no_end_of_the_connection(pair: Pair) -> None
 def test_a_socket_that_is_not_connected_is_refused() -> None:
     with socket.socket() as sock, pytest.raises(UsageError, match="not connected"):
         Connection(sock)
+
+
+def test_a_datagram_socket_is_refused() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(UsageError, match="stream"):
+        Connection(sock)
+
+
+def test_a_negative_length_is_refused(pair: Pair) -> None:
+    with pytest.raises(UsageError):
+        pair[0].recv_exactly(-1)
+
+
+def test_an_announced_length_costs_no_memory(pair: Pair) -> None:
+    """A peer may announce any length; what is held grows with what it really sends."""
+    near, far = pair
+    far.sendall(b"x" * 1000)
+    with pytest.raises(DeadlineExceeded):
+        near.recv_exactly(1 << 40, deadline=soon(0.05))
+    assert len(near._inbox._store) <= 1 << 17
 
 
 def test_the_latched_error_keeps_no_growing_traceback(pair: Pair) -> None:
