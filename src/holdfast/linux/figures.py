@@ -3,12 +3,19 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from holdfast.linux.findings import Moved, unread_bytes
+from holdfast.linux.findings import Moved, fin_arrived, unread_bytes
 from holdfast.linux.quantities import counted, rate, size, time_ms, time_s, time_us
 from holdfast.linux.sock_diag import Socket
 from holdfast.linux.socket_queues import SocketMemory
 from holdfast.linux.tcp_cc_info import BbrInfo, DctcpInfo, VegasInfo
 from holdfast.linux.tcp_info import Options, TcpInfo
+
+_TIMERS = {
+    "retransmit": "Retransmission",
+    "keep_alive": "Keep-alive",
+    "time_wait": "Closing",
+    "window_probe": "Window probe",
+}
 
 
 def receiving(sock: Socket, since: Moved | None = None) -> list[str]:
@@ -42,7 +49,8 @@ def _listening(sock: Socket) -> list[str]:
 
 
 def _received(sock: Socket, info: TcpInfo) -> str:
-    words = f"{size(info.bytes_received or 0)} in {counted(info.data_segs_in or 0, 'segment')}"
+    received = max(0, (info.bytes_received or 0) - fin_arrived(sock))
+    words = f"{size(received)} in {counted(info.data_segs_in or 0, 'segment')}"
     if info.data_segs_in and info.last_data_recv_ms is not None:
         words += f", the last {time_ms(info.last_data_recv_ms)} ago"
     unread = unread_bytes(sock)
@@ -87,7 +95,7 @@ def sending(sock: Socket, since: Moved | None = None) -> list[str]:
         lines.append(f"{counted(info.total_retrans, 'segment')} sent again{again}.")
     if info.total_rto:
         lines.append(
-            f"{counted(info.total_rto, 'timeout')}, {time_ms(info.total_rto_time_ms or 0)} lost in them."
+            f"{counted(info.total_rto, 'timeout')}, {time_ms(info.total_rto_time_ms or 0)} spent in them."
         )
     if sock.timer:
         lines.append(_timer(sock))
@@ -97,6 +105,8 @@ def sending(sock: Socket, since: Moved | None = None) -> list[str]:
 def _sent(sock: Socket, info: TcpInfo) -> str:
     total = info.bytes_sent if info.bytes_sent is not None else info.bytes_acked
     words = f"{size(total or 0)} in {counted(info.data_segs_out or 0, 'segment')}"
+    if info.total_retrans:
+        words += " with repeats"
     if info.data_segs_out and info.last_data_sent_ms is not None:
         words += f", the last {time_ms(info.last_data_sent_ms)} ago"
     unsent = info.notsent_bytes or 0
@@ -106,7 +116,7 @@ def _sent(sock: Socket, info: TcpInfo) -> str:
 
 
 def _timer(sock: Socket) -> str:
-    words = (sock.timer or "").replace("_", " ").capitalize()
+    words = _TIMERS.get(sock.timer or "", "Unknown")
     tries = f", tried {counted(sock.timer_tries, 'time')} in vain" if sock.timer_tries else ""
     return f"{words} timer: {time_ms(sock.timer_ms or 0)} left{tries}."
 

@@ -82,13 +82,16 @@ def _rise(before: int | None, after: int | None, wraps_at: int = 1 << 64) -> int
     return None if before is None or after is None else (after - before) % wraps_at
 
 
+def fin_arrived(sock: Socket) -> bool:
+    """Whether the peer's FIN is here; the kernel counts it as a byte received, unread until it is read."""
+    return sock.state in _FIN_ARRIVED
+
+
 def unread_bytes(sock: Socket) -> int | None:
     """Bytes that arrived in order and were not read; None where a socket has no such queue."""
     if sock.state not in _WITH_DATA:
         return None
-    # The kernel counts the peer's FIN as a byte until the application has read it.
-    fin = sock.state in _FIN_ARRIVED
-    return max(0, sock.receive_queue - fin)
+    return max(0, sock.receive_queue - fin_arrived(sock))
 
 
 def unsent_bytes(sock: Socket) -> int | None:
