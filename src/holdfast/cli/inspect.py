@@ -43,16 +43,18 @@ Exit codes:
 
 \b
 Examples:
-  holdfast inspect :443                     connections with port 443 at an end
-  holdfast inspect -v '[2001:db8::7]:5432'  one in sentences
+  holdfast inspect :443                     port 443 at either end
+  holdfast inspect -v '[2001:db8::7]:5432'  in sentences
   holdfast inspect --pid 812 --interval 1   refreshed every second
-  holdfast inspect --all --json             every socket, one object a line
+  holdfast inspect --all --json             every socket, an object each
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("where", metavar="[HOST:PORT]", required=False)
-@click.option("--pid", type=click.IntRange(1), help="Only sockets that this process holds.")
+@click.option(
+    "--pid", type=click.IntRange(1), callback=checked.pid, help="Only sockets that this process holds."
+)
 @click.option("--all", "everything", is_flag=True, help="Every socket of this network namespace.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell everything about each, in sentences.")
 @click.option(
@@ -85,8 +87,6 @@ def command(
         raise UsageError("say which connections: HOST:PORT, --pid PID (or both), or --all.")
     if count is not None and interval_s is None:
         raise UsageError("--count needs --interval.")
-    if pid is not None and not (PROC / str(pid)).exists():
-        raise UsageError(f"no process has the pid {pid}: see ps -e.")
     looks = Looks(_scope(where, pid))
     view: _View = _Records(looks) if as_json else _Table(looks, verbose, limit, interval_s is not None)
     if interval_s is not None:

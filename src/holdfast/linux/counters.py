@@ -30,10 +30,10 @@ REFUSALS = (
     Refusal("TCPSYNChallenge", "SYNs on an open connection, answered by a challenge ACK"),
     Refusal("OutOfWindowIcmps", "ICMP errors that quoted a segment out of window"),
     # PAWS, RFC 7323: older than what has come before.
-    Refusal("PAWSEstab", "segments with an old timestamp (PAWS)"),
-    Refusal("PAWSActive", "answers to our SYNs with a wrong timestamp (PAWS)"),
-    Refusal("PAWSOldAck", "overtaken ACKs with an old timestamp (PAWS)"),  # since Linux 6.14
-    Refusal("PAWSTimewait", "segments with an old timestamp for a TIME_WAIT (PAWS)"),  # since Linux 6.15
+    Refusal("PAWSEstab", "segments with an old timestamp"),
+    Refusal("PAWSActive", "answers to our SYNs with a wrong timestamp"),
+    Refusal("PAWSOldAck", "overtaken ACKs with an old timestamp"),  # since Linux 6.14
+    Refusal("PAWSTimewait", "segments with an old timestamp for a TIME_WAIT"),  # since Linux 6.15
     Refusal("TSEcrRejected", "handshakes that echo a timestamp never sent"),  # since Linux 6.15
     # No room.
     Refusal("TCPZeroWindowDrop", "segments with data while the window was closed"),

@@ -49,14 +49,19 @@ def _listening(sock: Socket) -> list[str]:
 
 
 def _received(sock: Socket, info: TcpInfo) -> str:
-    received = max(0, (info.bytes_received or 0) - fin_arrived(sock))
-    words = f"{size(received)} in {counted(info.data_segs_in or 0, 'segment')}"
+    received = None if info.bytes_received is None else max(0, info.bytes_received - fin_arrived(sock))
+    words = _amount(received, info.data_segs_in)
     if info.data_segs_in and info.last_data_recv_ms is not None:
         words += f", the last {time_ms(info.last_data_recv_ms)} ago"
     unread = unread_bytes(sock)
     if unread is not None:
         words += f"; {size(unread) if unread else 'nothing'} unread"
     return f"{words}."
+
+
+def _amount(count_bytes: int | None, segments: int | None) -> str:
+    words = "Bytes not told by this kernel" if count_bytes is None else size(count_bytes)
+    return words if segments is None else f"{words} in {counted(segments, 'segment')}"
 
 
 def _own_window(info: TcpInfo) -> str:
@@ -104,7 +109,7 @@ def sending(sock: Socket, since: Moved | None = None) -> list[str]:
 
 def _sent(sock: Socket, info: TcpInfo) -> str:
     total = info.bytes_sent if info.bytes_sent is not None else info.bytes_acked
-    words = f"{size(total or 0)} in {counted(info.data_segs_out or 0, 'segment')}"
+    words = _amount(total, info.data_segs_out)
     if info.total_retrans:
         words += " with repeats"
     if info.data_segs_out and info.last_data_sent_ms is not None:

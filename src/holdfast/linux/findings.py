@@ -136,17 +136,18 @@ def _receive_buffer_full(sock: Socket, since: Moved | None) -> Finding | None:
     if sock.state not in _WITH_DATA or memory.receive_bytes < memory.receive_limit_bytes:
         return None
     taken = f"{size(memory.receive_bytes)} of {size(memory.receive_limit_bytes)}"
-    sentence = f"The receive buffer is full ({taken}): the kernel merges, prunes or drops what arrives."
+    sentence = f"The receive buffer is full ({taken}): what arrives is merged, pruned or dropped."
     return Finding("receive_buffer_full", Severity.WARNING, sentence)
 
 
 def _dropping(sock: Socket, since: Moved | None) -> Finding | None:
     if since is None or not since.drops:
         return None
-    what = "segment or connection" if sock.state == "LISTEN" else "segment"
-    number = f"1 {what}" if since.drops == 1 else f"{since.drops:,} {what.replace(' ', 's ', 1)}s"
-    sentence = f"The kernel threw away {number} for this socket in {time_s(since.elapsed_s)}."
-    return Finding("dropping", Severity.WARNING, sentence)
+    what = "connection attempt" if sock.state == "LISTEN" else "segment"
+    words = (
+        f"The kernel threw away {counted(since.drops, what)} for this socket in {time_s(since.elapsed_s)}."
+    )
+    return Finding("dropping", Severity.WARNING, words)
 
 
 def _peer_window_closed(sock: Socket, since: Moved | None) -> Finding | None:

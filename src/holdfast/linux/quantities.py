@@ -36,12 +36,10 @@ def _digits(value: float) -> str:
 def time_s(seconds: float) -> str:
     """``40 µs``, ``1.5 ms``, ``5.2 s``, ``3 min``, ``7 h``, ``2 d``."""
     if seconds < 60:
-        for unit, parts in (("µs", 1_000_000), ("ms", 1000), ("s", 1)):
-            value = seconds * parts
-            if value < 999.5 or unit == "s":
-                return (
-                    f"{value:.0f} {unit}" if value >= 99.5 or value == int(value) else f"{value:.1f} {unit}"
-                )
+        for unit, parts in (("µs", 1_000_000), ("ms", 1000)):
+            if seconds * parts < 999.5:
+                return f"{_digits(seconds * parts)} {unit}"
+        return f"{_digits(seconds)} s"
     minutes = seconds / 60
     if minutes < 120:
         return f"{minutes:.0f} min"
