@@ -217,7 +217,7 @@ class _Table(_View):
         if self._complained or not any(one.sock.inode and not one.owners for one in worst):
             return
         self._complained = True
-        words = "Owners that are other users' processes are not shown without root (CAP_SYS_PTRACE)."
+        words = "Some owners are hidden: processes of other users, which root sees, or of other containers."
         self._talk.print(words, style="yellow")
 
 

@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast.events import Endpoint, Process
 from holdfast.linux.findings import Finding, Moved, findings, unread_bytes, unsent_bytes
 from holdfast.linux.sock_diag import Socket
+from holdfast.linux.socket_queues import SocketMemory
+from holdfast.linux.tcp_cc_info import CcInfo
 
 SCHEMA = 1
 """Version of the keys below: keys may be added to it, none is renamed or removed."""
@@ -73,9 +75,9 @@ class Inspection:
             "timer": sock.timer,
             "timer_ms": sock.timer_ms,
             "timer_tries": sock.timer_tries,
-            "memory": asdict(memory) if memory else None,
+            "memory": _figures(memory) if memory else None,
             "congestion": sock.congestion,
-            "congestion_info": asdict(sock.cc_info) if sock.cc_info else None,
+            "congestion_info": _figures(sock.cc_info) if sock.cc_info else None,
             "options": [one.name.lower() for one in info.negotiated or () if one.name] if info else None,
             "tcp_info": info.known() if info else None,
             "since": since._asdict() if since else None,
@@ -85,6 +87,11 @@ class Inspection:
 def inspection(time: str, sock: Socket, since: Moved | None = None) -> Inspection:
     """One look, with what it finds and without owners."""
     return Inspection(time, sock, None, since, tuple(findings(sock, since)))
+
+
+def _figures(of: SocketMemory | CcInfo) -> dict[str, Any]:
+    # dataclasses.asdict copies deeply: it took a third of the time of a long list.
+    return {name: getattr(of, name) for name in of.__slots__}
 
 
 def _owner(process: Process) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import IntFlag
 from itertools import accumulate
 
@@ -231,7 +231,7 @@ class TcpInfo:
 
     def known(self) -> dict[str, int | None]:
         """Every field by name, None where the kernel has nothing to tell or is too old for the field."""
-        return asdict(self) | {
+        return {name: getattr(self, name) for name in self.__slots__} | {
             "last_ack_sent_ms": None,
             "ato_us": self.delayed_ack_us,
             "rtt_us": self.smoothed_rtt_us,
