@@ -246,6 +246,15 @@ def test_what_cannot_be_shown_is_one_sentence(args: tuple[str, ...], code: int, 
     assert done.err.startswith(f"holdfast: {sentence}")
 
 
+@pytest.mark.needs_netns
+def test_a_namespace_without_sockets_is_no_error_for_all() -> None:
+    done = subprocess.run(
+        ("unshare", "-n", *HOLDFAST, "inspect", "--all"), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n0 connections, 0 listeners.\n" in done.stdout
+
+
 def test_without_rights_all_but_the_owners_is_told(stalled: Stalled, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("another user's process cannot be made without root")

@@ -16,6 +16,9 @@ from holdfast.linux.quantities import short_size
 
 _NOW, _WHO, _ENDS, _QUEUE, _RTT = 19, 15, 25, 5, 6
 _TITLE = 10
+STORY_LINES = 20
+"""So many lines a story takes, about."""
+
 REFUSED_LINES = 6
 """So many counters are shown, the largest, unless all are asked for."""
 

@@ -93,7 +93,7 @@ def command(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
     with view.shown():
-        if not view.look():
+        if not view.look(even_nothing=everything) and not everything:
             raise _nothing(where, pid)
         for _ in itertools.count(2) if count is None else range(2, count + 1):
             if interval_s is None:
@@ -102,7 +102,7 @@ def command(
             if pid is not None and not (PROC / str(pid)).exists():
                 render.talk().print(f"Process {pid} has ended.", style="dim")
                 break
-            view.look()
+            view.look(even_nothing=True)
 
 
 def _scope(where: str | None, pid: int | None) -> Scope:
@@ -133,8 +133,8 @@ class _View:
         """The frame around all looks."""
         return nullcontext()
 
-    def look(self) -> int:
-        """Print one look; how many sockets there were."""
+    def look(self, even_nothing: bool) -> int:
+        """Print one look, or not if it saw nothing and that is for others to say; how many sockets it saw."""
         raise NotImplementedError
 
     def _sockets(self) -> Iterator[Inspection]:
@@ -145,13 +145,13 @@ class _View:
 class _Records(_View):
     """JSON: each socket as it comes, then what the namespace refused."""
 
-    def look(self) -> int:
+    def look(self, even_nothing: bool) -> int:
         stream, total = self._sockets(), 0
         while batch := list(itertools.islice(stream, BATCH)):
             for one in owned(batch):
                 click.echo(json.dumps(one.as_json()))
             total += len(batch)
-        if total or self._looks.interval_s:
+        if total or even_nothing:
             click.echo(json.dumps(self._refused()))
         return total
 
@@ -176,18 +176,21 @@ class _Table(_View):
         self._live = Live(console=self._out, auto_refresh=False) if again and self._out.is_terminal else None
         wide = self._out.is_terminal and not verbose
         self._width = max(self._out.width, render.WIDTH) if wide else render.WIDTH
-        # Below the table: a summary, the counters and their head, a line for the cursor.
-        room = max(1, self._out.height - connections.REFUSED_LINES - 5) if self._live else LINES
+        room = LINES
+        if self._live:
+            # Below the table: a summary, the counters and their head, a line for the cursor.
+            lines = self._out.height - connections.REFUSED_LINES - 5
+            room = max(1, lines // connections.STORY_LINES if verbose else lines)
         self._limit = min(limit, room) if limit and self._live else limit or room
         self._complained = False
 
     def shown(self) -> AbstractContextManager[object]:
         return self._live or nullcontext()
 
-    def look(self) -> int:
+    def look(self, even_nothing: bool) -> int:
         listeners = Counter[bool]()
         worst = owned(heapq.nlargest(self._limit, self._counted(listeners), key=_weight))
-        if not worst and self._looks.interval_s is None:
+        if not worst and not even_nothing:
             return 0
         draw = connections.story if self._verbose else connections.line
         rows = [draw(one, self._width) for one in worst]

@@ -161,10 +161,12 @@ def _peer_window_closed(sock: Socket, since: Moved | None) -> Finding | None:
             "peer_window_closed", Severity.INFO, "The peer's window is closed; nothing waits for it."
         )
     sentence = f"The peer's window is closed: {size(sock.send_queue)} wait."
-    tries = sock.timer_tries if probing else 0
-    if tries:
-        sentence = f"{sentence[:-1]}, and {counted(tries, 'probe')} in a row had no answer."
-    return Finding("peer_window_closed", Severity.ERROR if tries else Severity.WARNING, sentence)
+    tries = (sock.timer_tries or 0) if probing else 0
+    if tries < MANY_TIMEOUTS:
+        # One or two say nothing: Linux answers such a probe at most every 500 ms (tcp_invalid_ratelimit).
+        return Finding("peer_window_closed", Severity.WARNING, sentence)
+    sentence = f"{sentence[:-1]}, and {counted(tries, 'probe')} in a row had no answer."
+    return Finding("peer_window_closed", Severity.ERROR, sentence)
 
 
 def _retransmitting(sock: Socket, since: Moved | None) -> Finding | None:

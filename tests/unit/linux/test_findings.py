@@ -77,6 +77,11 @@ SAID: list[tuple[Socket, Moved | None, Finding]] = [
         ),
     ),
     (
+        socket_with(send_queue=65_536, info={"snd_wnd_bytes": 0}, timer="window_probe", timer_tries=2),
+        None,
+        Finding("peer_window_closed", WARNING, "The peer's window is closed: 64 KiB wait."),
+    ),
+    (
         socket_with(info={"snd_wnd_bytes": 0}),
         None,
         Finding("peer_window_closed", INFO, "The peer's window is closed; nothing waits for it."),
@@ -222,7 +227,7 @@ UNSAID: list[tuple[str, Socket, Moved | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("sock", "since", "expected"), SAID, ids=[said[2].sentence for said in SAID])
+@pytest.mark.parametrize(("sock", "since", "expected"), SAID, ids=[said[2].code for said in SAID])
 def test_what_is_said(sock: Socket, since: Moved | None, expected: Finding) -> None:
     assert findings.findings(sock, since) == [expected]
 

@@ -86,7 +86,7 @@ def test_a_scope_is_all_its_conditions(pair: Pair) -> None:
 
     mine = {pair.near, pair.far}
     assert ports(Scope()) == ports(Scope(ports={pair.near})) == mine
-    assert ports(Scope(ports={0xFFFF - pair.near})) == set()
+    assert ports(Scope(ports={1})) == set()
     assert ports(Scope(ports={pair.near}, matches=lambda sock: sock.local_port == pair.far)) == {pair.far}
     assert ports(Scope(state_names=("LISTEN",))) == set()
     assert ports(Scope(pid=os.getpid())) == mine

@@ -73,6 +73,17 @@ def test_what_finds_no_window_is_unsent(pair: tuple[socket.socket, socket.socket
     assert written - near.unconfirmed_bytes <= far.unread_bytes
 
 
+def test_what_is_sent_and_not_confirmed_is_not_unsent(pair: tuple[socket.socket, socket.socket]) -> None:
+    client, server = pair
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    queues = queues_of(client)
+    while not queues.unconfirmed_bytes:  # until an ACK is delayed, as it is when not asked to be quick
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        client.sendall(b"x")
+        queues = queues_of(client)
+    assert queues.unsent_bytes == 0
+
+
 def test_the_memory_of_a_socket_is_what_sock_diag_tells(pair: tuple[socket.socket, socket.socket]) -> None:
     _, server = pair
     (listed,) = iter_sockets(inodes={os.fstat(server.fileno()).st_ino}, details=True)
