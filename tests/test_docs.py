@@ -17,6 +17,12 @@ from holdfast.events import Harm, Reset
 from holdfast.hold.fastopen import Outcome
 from holdfast.lab import SCENARIOS, Label, Made
 from holdfast.lab.matrix import Pairing
+from holdfast.linux.counters import REFUSALS
+from holdfast.linux.findings import CODES, Moved
+from holdfast.linux.inspection import inspection
+from holdfast.linux.sock_diag import TIMERS, Socket
+from holdfast.linux.socket_queues import SocketMemory
+from holdfast.linux.tcp_info import Options, TcpInfo
 from holdfast.policy import PROFILES, SocketPolicy
 from holdfast.watch.kernel.abilities import ABILITIES
 
@@ -26,6 +32,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 CAUSES_PAGE = DOCS / "reference/causes.md"
 JSON_PAGE = DOCS / "reference/json.md"
 TUNING_PAGE = DOCS / "reference/hold/tuning.md"
+INSPECT_PAGE = DOCS / "reference/inspect.md"
 
 
 def text(page: Path) -> str:
@@ -42,11 +49,17 @@ def anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
-def json_tables(section: str) -> set[str]:
-    """The keys in the tables of one section of json.md."""
-    body = text(JSON_PAGE).split(f"\n{section}\n", 1)[1]
+def first_cells(section: str, page: Path) -> list[str]:
+    """The words in code in the first cells of the tables of one section."""
+    body = text(page).split(f"\n{section}\n", 1)[1]
     body = re.split(r"^#", body, maxsplit=1, flags=re.MULTILINE)[0]
-    return set(re.findall(r"^\| `(\w+)` \|", body, re.MULTILINE))
+    cells = re.findall(r"^\| (`[^|]+`) \|", body, re.MULTILINE)
+    return [word for cell in cells for word in re.findall(r"`(\w+)`", cell)]
+
+
+def json_tables(section: str, page: Path = JSON_PAGE) -> set[str]:
+    """The keys in the tables of one section of json.md, or of another page."""
+    return set(first_cells(section, page))
 
 
 def example() -> dict[str, object]:
@@ -137,6 +150,23 @@ def test_the_parts_of_a_record_are_documented() -> None:
     assert isinstance(owner, dict) and isinstance(harm, dict)
     assert json_tables("### `owner`") == set(owner)
     assert json_tables("### `harm`") == set(harm) == {field.name for field in dataclasses.fields(Harm)}
+
+
+def test_every_key_of_an_inspected_socket_is_documented() -> None:
+    record = inspection("", Socket("::", 1, "::", 2, None, 0, 0, 0)).as_json()
+    assert json_tables("### Sockets", INSPECT_PAGE) == set(record)
+    assert json_tables("### `memory`", INSPECT_PAGE) == {one.name for one in dataclasses.fields(SocketMemory)}
+    assert json_tables("### `tcp_info`", INSPECT_PAGE) == set(TcpInfo().known())
+
+
+def test_every_finding_and_counter_of_inspect_is_documented_once() -> None:
+    assert first_cells("## Findings", INSPECT_PAGE) == list(CODES)
+    assert first_cells("## What was refused", INSPECT_PAGE) == [one.name for one in REFUSALS]
+
+
+@pytest.mark.parametrize("word", [*Options.__members__, *TIMERS.values(), *Moved._fields])
+def test_every_word_of_an_inspected_socket_is_documented(word: str) -> None:
+    assert f"`{word.lower()}`" in text(INSPECT_PAGE)
 
 
 def test_the_objects_of_the_lab_are_documented() -> None:

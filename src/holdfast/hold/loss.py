@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from holdfast.hold.cause_source import CauseSource, asker
 from holdfast.hold.classify import Figures, Phase, classify
 from holdfast.hold.log import log_loss
 from holdfast.linux import tcp_info
+from holdfast.linux.socket_queues import queues_of
 
 _SO_COOKIE = 57  # asm-generic/socket.h
-_SIOCOUTQ, _SIOCOUTQNSD = 0x5411, 0x894B  # linux/sockios.h: not acknowledged; of these, not sent
 _INET = (socket.AF_INET, socket.AF_INET6)
 
 _T = TypeVar("_T")
@@ -51,20 +50,15 @@ def read_figures(sock: socket.socket) -> Figures:
     cookie = _or_none(lambda: struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))[0])
     if sock.family not in _INET or sock.type != socket.SOCK_STREAM:
         return Figures(cookie=cookie)
-    unacked = _or_none(lambda: _queued_bytes(sock, _SIOCOUTQ))
-    unsent = _or_none(lambda: _queued_bytes(sock, _SIOCOUTQNSD))
+    queues = _or_none(lambda: queues_of(sock))
     return Figures(
         info=_or_none(lambda: tcp_info.of_socket(sock)),
-        unsent_bytes=unsent,
-        unacked_bytes=None if unacked is None or unsent is None else unacked - unsent,
+        unsent_bytes=queues.unsent_bytes if queues else None,
+        unacked_bytes=queues.unconfirmed_bytes - queues.unsent_bytes if queues else None,
         keepalive=_or_none(lambda: bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))),
         user_timeout_ms=_or_none(lambda: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)),
         cookie=cookie,
     )
-
-
-def _queued_bytes(sock: socket.socket, request: int) -> int:
-    return int(struct.unpack("i", fcntl.ioctl(sock, request, b"\0" * 4))[0])
 
 
 def _or_none(read: Callable[[], _T]) -> _T | None:
