@@ -13,7 +13,7 @@ from bench.programs import Programs
 from bench.slowdown import Slowdown
 from bench.tools import Tools, machine, say
 
-SECTIONS = ("flood", "programs", "hooks", "traffic")
+SECTIONS = ("flood", "programs", "hooks", "traffic", "receive")
 
 
 def main() -> None:
@@ -26,6 +26,20 @@ def main() -> None:
     begun = time.monotonic()
     verdicts = report.Verdicts()
     report.note(time.strftime("%Y-%m-%d %H:%M %Z; ") + machine())
+    if "receive" in wanted:
+        from bench.receive import Receive  # needs trio and anyio, which only `make bench` installs
+
+        Receive().run(verdicts)
+    if set(wanted) != {"receive"}:
+        _watch(wanted, verdicts)
+    if {"flood", "programs", "receive"} & set(wanted):
+        verdicts.show()
+    report.note(machine())
+    say(f"took {time.monotonic() - begun:.0f} s")
+
+
+def _watch(wanted: list[str], verdicts: report.Verdicts) -> None:
+    """The sections that load BPF programs: as root."""
     with Tools() as tools:
         if "flood" in wanted:
             Flooding(tools).run(verdicts)
@@ -35,10 +49,6 @@ def main() -> None:
             Hooks(tools).run()
         if "traffic" in wanted:
             Slowdown(tools).run()
-    if {"flood", "programs"} & set(wanted):
-        verdicts.show()
-    report.note(machine())
-    say(f"took {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":
