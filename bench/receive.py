@@ -50,8 +50,8 @@ class Receive:
         for name, measured in costs.items():
             _show(name, measured)
         report.note(
-            f"Python {platform.python_version()}. Medians of {ROUNDS} rounds; ratios round by round, with 95 % "
-            "interval. The data is there before the clock starts."
+            f"Python {platform.python_version()}. Medians of {ROUNDS} rounds; ratios round by round, with "
+            "95 % interval. The data is there before the clock starts."
         )
         _judge(verdicts, costs)
 
