@@ -15,8 +15,9 @@ from bench.programs import Programs
 from bench.slowdown import Slowdown
 from bench.tools import Tools, machine, say
 
-SECTIONS = ("flood", "programs", "hooks", "traffic", "datagrams")
-PROMISING = {"flood", "programs", "datagrams"}
+SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams")
+PROMISING = {"flood", "programs", "receive", "datagrams"}
+UNPRIVILEGED = {"receive", "datagrams"}
 
 
 def main() -> None:
@@ -29,10 +30,14 @@ def main() -> None:
     begun = time.monotonic()
     verdicts = report.Verdicts()
     report.note(time.strftime("%Y-%m-%d %H:%M %Z; ") + machine())
-    if set(wanted) - {"datagrams"}:
-        watching(wanted, verdicts)
+    if "receive" in wanted:
+        from bench.receive import Receive  # needs trio and anyio, which only `make bench` installs
+
+        Receive().run(verdicts)
     if "datagrams" in wanted:
         Datagrams().run(verdicts)
+    if set(wanted) - UNPRIVILEGED:
+        watching(wanted, verdicts)
     if PROMISING & set(wanted):
         verdicts.show()
     report.note(machine())

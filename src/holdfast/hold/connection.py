@@ -115,7 +115,10 @@ class Connection:
             DeadlineExceeded, Cancelled, ConnectionLost: as recv; ``partial`` shows what came, which stays
                 here for the next call.
         """
-        return self._frame(lambda: self._inbox.take_exactly(n), f"the {n} bytes asked for", deadline)
+        with self._receiving:
+            if (frame := self._inbox.take_exactly(n)) is not None:
+                return frame
+            return self._frame(lambda: self._inbox.take_exactly(n), f"the {n} bytes asked for", deadline)
 
     def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; what comes after it stays here.

@@ -61,6 +61,8 @@ class Inbox:
 
     def peek(self, n: int) -> bytes:
         """Up to ``n`` bytes, left where they are."""
+        if n < 0:
+            raise UsageError(f"{n} bytes were asked for; ask for 0 or more")
         return self._view[self._begin : min(self._begin + n, self._end)].tobytes()
 
     def take(self, n: int) -> bytes:
@@ -81,9 +83,11 @@ class Inbox:
 
     def take_exactly(self, n: int) -> bytes | None:
         """``n`` bytes, None while there are fewer."""
-        if n < 0:
-            raise UsageError(f"{n} bytes were asked for; ask for 0 or more")
-        return self.take(n) if len(self) >= n else None
+        begin, end = self._begin, self._begin + n
+        if begin <= end < self._end:  # most messages: something stays, so nothing is to be tidied
+            self._begin = end
+            return self._view[begin:end].tobytes()
+        return self.take(n) if self._end - begin >= n else None
 
     def take_until(self, delimiter: bytes, limit: int) -> bytes | None:
         """Everything to the end of the first ``delimiter``, None while it has not come.

@@ -30,6 +30,7 @@ class Stream:
 
     def __init__(self, causes: CauseSource | None = None) -> None:
         self.protocol = StreamProtocol(causes)
+        self._take_exactly = self.protocol.inbox.take_exactly
         self._receiving = self._sending = False
 
     @property
@@ -75,12 +76,12 @@ class Stream:
 
     async def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes; errors as :meth:`Connection.recv_exactly`."""
-        inbox = self.protocol.inbox
-        frame = inbox.take_exactly(n)
+        frame = self._take_exactly(n)
         if frame is None:
             self.protocol.wanted = n
-            frame = await self._frame(lambda: inbox.take_exactly(n), f"the {n} bytes asked for", deadline)
-        self.protocol.taken()
+            frame = await self._frame(lambda: self._take_exactly(n), f"the {n} bytes asked for", deadline)
+        if self.protocol.paused:
+            self.protocol.taken()
         return frame
 
     async def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:

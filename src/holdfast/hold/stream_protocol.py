@@ -36,6 +36,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         inbox: what came and was not taken.
         wanted: how much the reader waits for, if that is more than the high-water mark.
         ended: nothing more will come: end of stream, error or closed.
+        paused: the loop reads no more until enough was taken.
         full: the transport asks to send no more for now.
         error: the first error.
         local, peer: addresses, kept after a reset.
@@ -54,7 +55,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._sock: socket.socket
         self._causes = causes
         self._tls: ssl.SSLObject | None = None
-        self._paused = self._closing = self._clean_end = self._shut = False
+        self.paused = self._closing = self._clean_end = self._shut = False
         self._came: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None]
@@ -90,8 +91,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.inbox.add(nbytes)
         self._bytes_received += nbytes
         self._receives += 1
-        if not self._paused and len(self.inbox) >= max(HIGH_WATER_BYTES, self.wanted):
-            self._paused = True
+        if not self.paused and len(self.inbox) >= max(HIGH_WATER_BYTES, self.wanted):
+            self.paused = True
             self.transport.pause_reading()
         _wake(self._came)
 
@@ -158,8 +159,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def taken(self) -> None:
         """Something was taken from the inbox: read on if there is room again."""
-        if self._paused and len(self.inbox) < max(HIGH_WATER_BYTES // 2, self.wanted):
-            self._paused = False
+        if self.paused and len(self.inbox) < max(HIGH_WATER_BYTES // 2, self.wanted):
+            self.paused = False
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
