@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno as errnos
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from holdfast.causes import Basis, cause
 
@@ -132,6 +132,10 @@ class ConnectionLost(HoldfastError, ConnectionError):
     def __reduce__(self) -> tuple[Any, ...]:
         state = {"sent_bytes": self.sent_bytes, "partial": self.partial}
         return type(self), (self.loss,), state
+
+    def again(self, sent_bytes: int = 0) -> Self:
+        """The same loss, to be raised by a later call: nobody's earlier error changes under their hands."""
+        return type(self)(self.loss, sent_bytes=sent_bytes, ask=self._ask)
 
     def explain(self, timeout_s: float = 0.05) -> Explanation:
         """What a watch on this host saw in the kernel; our own conclusion if none answers in time.

@@ -87,7 +87,8 @@ TABLE: dict[tuple[int, Phase], Verdict] = {
 }
 
 
-_CLOSED_HERE = ("FIN_WAIT_1", "FIN_WAIT_2", "CLOSING", "LAST_ACK", "TIME_WAIT")
+# Also CLOSED: who writes then was told of an error before, by a call that did not remember it.
+_CLOSED_HERE = ("FIN_WAIT_1", "FIN_WAIT_2", "CLOSING", "LAST_ACK", "TIME_WAIT", "CLOSED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +116,10 @@ class Figures:
         info = self.info
         if info is None:
             return Phase.OPEN
-        if states.name(info.state or 0) in _CLOSED_HERE:
-            return Phase.CLOSED_HERE
         # The handshake gives the first round trip; data arrives or is confirmed only after it.
-        never_met = info.rtt_us == 0 and not info.bytes_received and not info.bytes_acked
-        return Phase.CONNECTING if never_met else Phase.OPEN
+        if info.rtt_us == 0 and not info.bytes_received and not info.bytes_acked:
+            return Phase.CONNECTING
+        return Phase.CLOSED_HERE if states.name(info.state or 0) in _CLOSED_HERE else Phase.OPEN
 
     @property
     def acked_bytes(self) -> int | None:

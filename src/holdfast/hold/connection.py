@@ -27,8 +27,9 @@ from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
 from holdfast.hold.inbox import Inbox
-from holdfast.hold.loss import address, again, lost
+from holdfast.hold.loss import address, again, lost, read_figures
 from holdfast.hold.tls import TlsCalls
+from holdfast.linux import states
 
 _T = TypeVar("_T", bound=int | bytes)
 
@@ -57,7 +58,7 @@ class Connection:
         self._sock = sock
         self.local = address(sock, socket.socket.getsockname)
         self.peer = address(sock, socket.socket.getpeername)
-        if self.peer is None and sock.family != socket.AF_UNIX:
+        if self.peer is None and sock.family != socket.AF_UNIX and not _was_connected(sock):
             raise UsageError("the socket is not connected; connect it before wrapping it")
         self.error: ConnectionLost | Truncated | None = None
         self._causes = causes
@@ -71,6 +72,7 @@ class Connection:
         self._shut = False
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._receiving, self._sending = Turn("receiving"), Turn("sending")
+        self._ending = threading.RLock()  # no cancel() after the descriptor is somebody else's
         self._bytes_received = self._bytes_sent = self._receives = self._sends = 0
 
     @property
@@ -185,13 +187,14 @@ class Connection:
 
     def cancel(self) -> None:
         """Make the calls that wait in other threads, and every later one that would wait, raise Cancelled."""
-        if not self._receiving.closed:
-            os.eventfd_write(self._wake_fd, 1)
+        with self._ending:
+            if not self._receiving.closed:
+                os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
         """Close it. Calls that wait in other threads raise Cancelled first: no descriptor is reused."""
         self.cancel()
-        with self._receiving.lock, self._sending.lock:
+        with self._receiving.lock, self._sending.lock, self._ending:
             if self._receiving.closed:
                 return
             self._receiving.closed = self._sending.closed = True
@@ -258,6 +261,8 @@ class Connection:
         return cast(_T, moved)  # never the int that stands for an early end
 
     def _fail(self, error: OSError, *, sent_bytes: int = 0) -> NoReturn:
+        if self._receiving.closed:  # by a signal handler in the middle of the call
+            raise Cancelled(sent_bytes=sent_bytes) from None
         if self.error is not None:
             raise self._latched(sent_bytes) from error
         phase = Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self._ended else Phase.OPEN
@@ -305,6 +310,12 @@ class Turn:
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()
+
+
+def _was_connected(sock: socket.socket) -> bool:
+    """Whether a socket without a peer had one: a RST may come before accept() returns."""
+    info = read_figures(sock).info
+    return info is not None and info.state == states.NUMBERS["CLOSED"] and bool(info.segs_in)
 
 
 def _limit(deadline: float | None) -> float:

@@ -118,9 +118,5 @@ def lost(
 
 
 def again(error: ConnectionLost | Truncated, sent_bytes: int) -> ConnectionLost | Truncated:
-    """The first error of a connection, made ready to be raised once more."""
-    error.partial = b""
-    if isinstance(error, ConnectionLost):
-        error.sent_bytes = sent_bytes
-    # Raised many times, it would grow a traceback for ever.
-    return error.with_traceback(None)
+    """The first error of a connection, for one more call."""
+    return error.again(sent_bytes) if isinstance(error, ConnectionLost) else Truncated(b"", error.wanted)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from ssl import SSLSocket
 from typing import NoReturn
 
@@ -71,8 +72,11 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
 
     Success means that the kernel took it, not that the peer has it.
 
-    Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later.
+    Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later
+    (BlockingIOError calls it ``characters_written``).
     """
+    if deadline is None and (timeout := sock.gettimeout()):
+        deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
     view = memoryview(data).cast("B")
     sent = 0
     while sent < len(view):
@@ -81,6 +85,9 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
                 count = _TLS.send_from(sock, view[sent:], deadline, None)
             else:
                 count = calls.send_from(sock, view[sent:], deadline, None)
+        except BlockingIOError as error:
+            error.characters_written = sent
+            raise
         except OSError as error:
             _raise(sock, error, sent)
         if count < 0:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl as tls
+import time
 from collections.abc import Awaitable, Callable
 from typing import Self
 
@@ -17,6 +18,10 @@ from holdfast.hold.stream_protocol import StreamProtocol
 
 CHUNK_BYTES = 1 << 18
 """How much of a send is handed over before the rest waits for the kernel."""
+
+
+LEAVING_S = 30.0
+"""How long leaving ``async with`` waits for a peer that does not read."""
 
 
 class Stream:
@@ -144,7 +149,7 @@ class Stream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        await self.close(deadline=time.monotonic() + LEAVING_S)
 
     async def _frame(self, take: Callable[[], bytes | None], wanted: str, deadline: float | None) -> bytes:
         inbox = self.protocol.inbox
@@ -208,7 +213,7 @@ async def serve(
 ) -> asyncio.Server:
     """A server that runs ``handle`` in a task for each connection, and closes its stream afterwards.
 
-    A :class:`ConnectionLost` that ``handle`` lets out ends that task quietly: it was logged when it happened.
+    A :class:`ConnectionLost` or :class:`Truncated` that ``handle`` lets out ends that task quietly: peers go.
 
     Args:
         handle: gets the stream.
@@ -222,7 +227,7 @@ async def serve(
         async with stream:
             try:
                 await handle(stream)
-            except ConnectionLost:
+            except (ConnectionLost, Truncated):
                 return
 
     def accept() -> StreamProtocol:

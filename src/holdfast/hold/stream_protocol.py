@@ -138,7 +138,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
                 break
             self.inbox.add(count)
             self._bytes_received += count
-        self.error = self.error or self._lost(exc, Phase.OPEN)
+            self._receives += 1
+        phase = Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self.ended else Phase.OPEN
+        self.error = self.error or self._lost(exc, phase)
 
     def _lost(self, error: OSError, phase: Phase, sent_bytes: int = 0) -> ConnectionLost | None:
         return lost(

@@ -78,8 +78,8 @@ def test_which_timer_gave_up(figures: Figures, cause: str) -> None:
     [
         (None, OPEN),
         (TcpInfo(state=7, rtt_us=0, bytes_received=0, bytes_acked=0), CONNECTING),
-        (TcpInfo(state=7, rtt_us=9, bytes_received=0, bytes_acked=0), OPEN),
-        (TcpInfo(state=7, rtt_us=0, bytes_received=5, bytes_acked=0), OPEN),
+        (TcpInfo(state=1, rtt_us=9, bytes_received=0, bytes_acked=0), OPEN),
+        (TcpInfo(state=7, rtt_us=0, bytes_received=5, bytes_acked=0), CLOSED_HERE),
         (TcpInfo(state=5, rtt_us=9), CLOSED_HERE),
     ],
 )

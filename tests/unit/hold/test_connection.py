@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conformance.drivers import reset, tcp_pair
 
-from holdfast.errors import Cancelled, ConnectionReset, DeadlineExceeded, UsageError
+from holdfast.errors import Cancelled, ConnectionLost, ConnectionReset, DeadlineExceeded, UsageError
 from holdfast.hold.connection import Connection
 
 
@@ -157,3 +158,41 @@ def test_descriptors_are_given_back() -> None:
         with Connection(near), far:
             pass
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_socket_that_was_reset_before_it_is_wrapped_still_gives_its_data() -> None:
+    near, far = tcp_pair()
+    far.sendall(b"hasty")
+    time.sleep(0.02)
+    reset(far)
+    time.sleep(0.02)
+    with Connection(near) as held:
+        assert (held.peer, held.recv(9)) == (None, b"hasty")
+        with pytest.raises(ConnectionReset):
+            held.recv(9)
+
+
+def test_the_error_of_an_earlier_call_does_not_change(pair: Pair) -> None:
+    near, far = pair
+    far.close()
+    first = None
+    while first is None:
+        try:
+            near.sendall(bytes(1 << 20))
+        except ConnectionLost as error:
+            first = error
+    sent = first.sent_bytes
+    with pytest.raises(ConnectionLost) as caught:
+        near.recv(1)
+    assert (first.sent_bytes, caught.value.sent_bytes, caught.value.loss) == (sent, 0, first.loss)
+
+
+def test_a_handler_that_closes_what_it_interrupts(pair: Pair) -> None:
+    near, _ = pair
+    before = signal.signal(signal.SIGALRM, lambda *_: near.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(Cancelled):
+            near.recv(9, deadline=soon())
+    finally:
+        signal.signal(signal.SIGALRM, before)
