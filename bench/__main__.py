@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Collection
 
 from bench import report
+from bench.datagrams import Datagrams
 from bench.flooding import Flooding
 from bench.hooks import Hooks
 from bench.programs import Programs
 from bench.slowdown import Slowdown
 from bench.tools import Tools, machine, say
 
-SECTIONS = ("flood", "programs", "hooks", "traffic")
+SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams")
+PROMISING = {"flood", "programs", "receive", "datagrams"}
+UNPRIVILEGED = {"receive", "datagrams"}
 
 
 def main() -> None:
@@ -26,6 +30,22 @@ def main() -> None:
     begun = time.monotonic()
     verdicts = report.Verdicts()
     report.note(time.strftime("%Y-%m-%d %H:%M %Z; ") + machine())
+    if "receive" in wanted:
+        from bench.receive import Receive  # needs trio and anyio, which only `make bench` installs
+
+        Receive().run(verdicts)
+    if "datagrams" in wanted:
+        Datagrams().run(verdicts)
+    if set(wanted) - UNPRIVILEGED:
+        watching(wanted, verdicts)
+    if PROMISING & set(wanted):
+        verdicts.show()
+    report.note(machine())
+    say(f"took {time.monotonic() - begun:.0f} s")
+
+
+def watching(wanted: Collection[str], verdicts: report.Verdicts) -> None:
+    """The sections that load BPF programs: they need rights, clang and root's networks."""
     with Tools() as tools:
         if "flood" in wanted:
             Flooding(tools).run(verdicts)
@@ -35,10 +55,6 @@ def main() -> None:
             Hooks(tools).run()
         if "traffic" in wanted:
             Slowdown(tools).run()
-    if {"flood", "programs"} & set(wanted):
-        verdicts.show()
-    report.note(machine())
-    say(f"took {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,19 @@ def build_wheel(place: Path, **defines: str) -> tuple[list[str], str]:
 
 
 @pytest.mark.slow
-def test_a_wheel_without_clang_and_libbpf_is_pure_python_and_says_so(tmp_path: Path) -> None:
-    names, said = build_wheel(tmp_path, CLANG="", CMAKE_DISABLE_FIND_PACKAGE_PkgConfig="ON")
+def test_a_wheel_without_a_compiler_is_pure_python_and_says_so(tmp_path: Path) -> None:
+    names, said = build_wheel(tmp_path, CLANG="", CMAKE_C_COMPILER="")
     assert [name for name in names if name.endswith(COMPILED)] == []
+    assert "holdfast/hold/datagrams_portable.py" in names
+    assert "built without holdfast._native: no C compiler" in said
+    assert "built without holdfast._bpf: no C compiler" in said
+
+
+@pytest.mark.slow
+def test_a_wheel_without_clang_and_libbpf_has_the_rest_and_says_so(tmp_path: Path) -> None:
+    names, said = build_wheel(tmp_path, CLANG="", CMAKE_DISABLE_FIND_PACKAGE_PkgConfig="ON")
+    compiled = [name.split(".")[0] for name in names if name.endswith(COMPILED)]
+    assert compiled == ["holdfast/_native"]
     assert "holdfast/cli/__init__.py" in names
     assert "built without its BPF programs: clang is missing" in said
     assert "built without holdfast._bpf: libbpf 1.0 or newer is missing" in said
@@ -54,7 +64,8 @@ def test_a_wheel_built_with_all_tools_has_every_piece(tmp_path: Path) -> None:
     names, said = build_wheel(tmp_path, HOLDFAST_WERROR="ON")
     assert "built without" not in said
     assert "holdfast/watch/kernel/holdfast.bpf.o" in names
-    assert [name for name in names if name.startswith("holdfast/_bpf.") and name.endswith(".so")] != []
+    compiled = {name.split(".")[0] for name in names if name.endswith(".so")}
+    assert compiled == {"holdfast/_bpf", "holdfast/_native"}
     assert [name for name in names if not name.startswith(("holdfast/", "holdfast-"))] == []
 
 

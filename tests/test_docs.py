@@ -14,8 +14,16 @@ import pytest
 
 from holdfast.causes import CAUSES, NOISE, Basis, Direction, Ending, Severity, Trigger
 from holdfast.events import Endpoint, Event, Harm, Kind, Reset
+from holdfast.hold.fastopen import Outcome
 from holdfast.lab import SCENARIOS, Label, Made
 from holdfast.lab.matrix import Pairing
+from holdfast.linux.counters import REFUSALS
+from holdfast.linux.findings import CODES, Moved
+from holdfast.linux.inspection import inspection
+from holdfast.linux.sock_diag import TIMERS, Socket
+from holdfast.linux.socket_queues import SocketMemory
+from holdfast.linux.tcp_info import Options, TcpInfo
+from holdfast.policy import PROFILES, SocketPolicy
 from holdfast.watch.diagnose.totals import folded_json
 from holdfast.watch.kernel.abilities import ABILITIES
 
@@ -24,6 +32,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 CAUSES_PAGE = DOCS / "reference/causes.md"
 JSON_PAGE = DOCS / "reference/json.md"
+TUNING_PAGE = DOCS / "reference/hold/tuning.md"
+INSPECT_PAGE = DOCS / "reference/inspect.md"
 
 
 def text(page: Path) -> str:
@@ -40,11 +50,17 @@ def anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
-def json_tables(section: str) -> set[str]:
-    """The keys in the tables of one section of json.md."""
-    body = text(JSON_PAGE).split(f"\n{section}\n", 1)[1]
+def first_cells(section: str, page: Path) -> list[str]:
+    """The words in code in the first cells of the tables of one section."""
+    body = text(page).split(f"\n{section}\n", 1)[1]
     body = re.split(r"^#", body, maxsplit=1, flags=re.MULTILINE)[0]
-    return set(re.findall(r"^\| `(\w+)` \|", body, re.MULTILINE))
+    cells = re.findall(r"^\| (`[^|]+`) \|", body, re.MULTILINE)
+    return [word for cell in cells for word in re.findall(r"`(\w+)`", cell)]
+
+
+def json_tables(section: str, page: Path = JSON_PAGE) -> set[str]:
+    """The keys in the tables of one section of json.md, or of another page."""
+    return set(first_cells(section, page))
 
 
 def example() -> dict[str, object]:
@@ -101,6 +117,26 @@ def test_each_ability_has_one_heading(name: str) -> None:
     assert headings(DOCS / "reference/compatibility.md").count(name) == 1
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_each_profile_has_one_heading(name: str) -> None:
+    assert headings(TUNING_PAGE).count(name) == 1
+
+
+@pytest.mark.parametrize("setting", [field.name for field in dataclasses.fields(SocketPolicy)])
+def test_each_setting_of_a_socket_is_documented(setting: str) -> None:
+    section = text(TUNING_PAGE).split("\n## SocketPolicy\n")[1].split("\n## ")[0]
+    assert section.count(f"\n| `{setting}` | ") == 1
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_each_outcome_of_fast_open_is_documented(outcome: Outcome) -> None:
+    assert text(TUNING_PAGE).count(f"\n| `{outcome}` | ") == 1
+
+
+def test_the_guide_shows_what_an_explanation_says() -> None:
+    assert PROFILES["azure-lb"].explain() in text(DOCS / "howto/choose-keepalive.md")
+
+
 def test_every_field_of_a_record_is_documented() -> None:
     documented = (
         json_tables("## What happened") | json_tables("## Who and why") | json_tables("## The connection")
@@ -121,6 +157,23 @@ def test_what_was_folded_is_documented() -> None:
     nowhere = Endpoint("::", 0)
     group = folded_json(Event(Kind.RESET_RECEIVED, 0, nowhere, nowhere), 1)
     assert json_tables("## What was folded") == {"schema", "folded"} | set(group)
+
+
+def test_every_key_of_an_inspected_socket_is_documented() -> None:
+    record = inspection("", Socket("::", 1, "::", 2, None, 0, 0, 0)).as_json()
+    assert json_tables("### Sockets", INSPECT_PAGE) == set(record)
+    assert json_tables("### `memory`", INSPECT_PAGE) == {one.name for one in dataclasses.fields(SocketMemory)}
+    assert json_tables("### `tcp_info`", INSPECT_PAGE) == set(TcpInfo().known())
+
+
+def test_every_finding_and_counter_of_inspect_is_documented_once() -> None:
+    assert first_cells("## Findings", INSPECT_PAGE) == list(CODES)
+    assert first_cells("## What was refused", INSPECT_PAGE) == [one.name for one in REFUSALS]
+
+
+@pytest.mark.parametrize("word", [*Options.__members__, *TIMERS.values(), *Moved._fields])
+def test_every_word_of_an_inspected_socket_is_documented(word: str) -> None:
+    assert f"`{word.lower()}`" in text(INSPECT_PAGE)
 
 
 def test_the_objects_of_the_lab_are_documented() -> None:

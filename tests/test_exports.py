@@ -8,10 +8,51 @@ import sys
 
 import holdfast
 
-PUBLIC = ["HoldfastError", "KernelUnavailable", "UsageError"]
+PUBLIC = [
+    "Backoff",
+    "Cancelled",
+    "CauseSource",
+    "Connection",
+    "ConnectionAborted",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "ConnectionRefused",
+    "ConnectionReset",
+    "ConnectionTimedOut",
+    "ConnectionUnreachable",
+    "DeadlineExceeded",
+    "Explanation",
+    "FastOpen",
+    "GaveUp",
+    "HoldfastError",
+    "KeepAlive",
+    "KernelUnavailable",
+    "LimitExceeded",
+    "PROFILES",
+    "ReplayRefused",
+    "RetryBudget",
+    "RetryPolicy",
+    "Retrying",
+    "SessionLost",
+    "SocketPolicy",
+    "Stream",
+    "Truncated",
+    "UsageError",
+    "apply",
+    "connect",
+    "connect_async",
+    "effective",
+    "recv",
+    "recv_into",
+    "retry",
+    "retrying",
+    "sendall",
+    "serve",
+    "wrap",
+]
 
 # Loading any of these from `import holdfast` would cost every user who only wants an error class.
-HEAVY = ["holdfast._bpf", "holdfast.watch.kernel", "rich", "click"]
+HEAVY = ["holdfast._bpf", "holdfast.watch.kernel", "holdfast.hold", "rich", "click", "asyncio", "ssl"]
 
 
 def test_the_public_names_are_exactly_these() -> None:

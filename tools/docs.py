@@ -6,12 +6,15 @@ With ``--check`` nothing is written and the exit code says whether the pages are
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from holdfast import policy
 from holdfast.causes import CAUSES, IETF_CODES, MPTCP_CODES, NOISE, Cause, Family, NoiseClass
+from holdfast.hold.classify import Phase, Verdict, classify
 from holdfast.watch.kernel.abilities import ABILITIES, UNTOLD_WITHOUT_REASON, KernelAbility, Version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,9 +268,104 @@ Each step is shown by `holdfast doctor` and in the header of `holdfast watch`.
 `import holdfast` needs none of this.
 """
 
+TUNING = "docs/reference/hold/tuning.md"
+BEGIN = "<!-- From here: written by `make docs` from the code's table of profiles. -->\n"
+END = "<!-- To here. -->\n"
+
+
+def with_part(path: str, begin: str, lines: list[str]) -> str:
+    """A page whose part between two marks is written anew and whose prose stays."""
+    before, _, rest = (ROOT / path).read_text(encoding="utf-8").partition(begin)
+    return before + begin + "\n".join(lines) + END + rest.partition(END)[2]
+
+
+def seconds(number: float | None) -> str:
+    """A cell for a time, or a dash."""
+    return "-" if number is None else f"{number:.0f} s"
+
+
+def profile_row(profile: policy.Profile) -> str:
+    """One line of the overview."""
+    alive, found = profile.policy.keepalive, profile.policy.detection()
+    times = f"{alive.idle_s}/{alive.interval_s}/{alive.count}" if alive else "off"
+    cells = [
+        f"[`{profile.name}`](#{profile.name})",
+        times,
+        f"{profile.policy.user_timeout_ms} ms",
+        seconds(profile.heartbeat_s),
+        seconds(profile.path_idle_s),
+        f"{seconds(found.idle_s)}, {seconds(found.busy_s)}",
+        seconds(found.survived_s),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def profile_section(profile: policy.Profile) -> list[str]:
+    """The heading of one profile and where its numbers come from."""
+    path = f"{profile.path[0].upper()}{profile.path[1:]}"
+    rows = [f"| `{source.number}` | {source.says} | {source.where} |" for source in profile.sources]
+    return [
+        f"### {profile.name}",
+        "",
+        f"{path}. It {profile.at_expiry}.",
+        "",
+        "| number | why | source |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def tuning_page() -> str:
+    """docs/reference/hold/tuning.md, whose profiles come from their table and whose prose stays."""
+    shared = policy.DEFAULT_PROFILE.policy
+    lines = [
+        "",
+        f"All set `nodelay` and `notsent_lowat_bytes` = {shared.notsent_lowat_bytes}.",
+        "",
+        "| profile | keep-alive | user timeout | heartbeat | idle limit | noticed | outage |",
+        "|---|---|---|---|---|---|---|",
+        *(profile_row(profile) for profile in policy.PROFILES.values()),
+        "",
+    ]
+    for profile in policy.PROFILES.values():
+        lines += profile_section(profile)
+    return with_part(TUNING, BEGIN, lines)
+
+
+ERRORS = "docs/reference/hold/errors.md"
+ERRORS_BEGIN = "<!-- From here: written by `make docs` from the code's table of errno and phase. -->\n"
+
+
+def verdict_cell(verdict: Verdict) -> str:
+    """The class and the cause, linked."""
+    name = verdict.error.__name__
+    return f"[`{name}`](#{name.lower()}): [`{verdict.cause}`](../causes.md#{verdict.cause})"
+
+
+def errors_page() -> str:
+    """docs/reference/hold/errors.md, whose table of errno and phase comes from the code's."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for number, name in sorted(errno.errorcode.items(), key=lambda one: one[1]):
+        verdicts = [classify(number, phase) for phase in Phase]
+        found = tuple(verdict_cell(verdict) for verdict in verdicts if verdict is not None)
+        if found:
+            rows.setdefault(found, []).append(f"`{name}`")
+    lines = [
+        "",
+        "| errno | " + " | ".join(f"`{phase}`" for phase in Phase) + " |",
+        "|---|" + "---|" * len(Phase),
+        *(f"| {', '.join(names)} | {' | '.join(cells)} |" for cells, names in rows.items()),
+        "",
+    ]
+    return with_part(ERRORS, ERRORS_BEGIN, lines)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/causes.md": causes_page,
     "docs/reference/compatibility.md": compatibility_page,
+    ERRORS: errors_page,
+    TUNING: tuning_page,
 }
 
 

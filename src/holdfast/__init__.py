@@ -1,6 +1,116 @@
 """Holdfast: keeps TCP conversations alive through resets, and explains every reset."""
 
 # SPDX-License-Identifier: Apache-2.0
-from holdfast.errors import HoldfastError, KernelUnavailable, UsageError
+from __future__ import annotations
 
-__all__ = ["HoldfastError", "KernelUnavailable", "UsageError"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import (
+    Cancelled,
+    ConnectionAborted,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectionRefused,
+    ConnectionReset,
+    ConnectionTimedOut,
+    ConnectionUnreachable,
+    DeadlineExceeded,
+    Explanation,
+    GaveUp,
+    HoldfastError,
+    KernelUnavailable,
+    LimitExceeded,
+    ReplayRefused,
+    SessionLost,
+    Truncated,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from holdfast.hold.cause_source import CauseSource
+    from holdfast.hold.connection import Connection
+    from holdfast.hold.dial import connect, connect_async
+    from holdfast.hold.fastopen import FastOpen
+    from holdfast.hold.options import apply, effective
+    from holdfast.hold.receive import recv, recv_into, sendall
+    from holdfast.hold.retry import Retrying, retry, retrying
+    from holdfast.hold.stream import Stream, serve, wrap
+    from holdfast.policy import (
+        PROFILES,
+        Backoff,
+        KeepAlive,
+        RetryBudget,
+        RetryPolicy,
+        SocketPolicy,
+    )
+
+# Where each name that needs Linux, or more than a moment to load, is found when it is first asked for.
+_LATER = {
+    "holdfast.hold.cause_source": ("CauseSource",),
+    "holdfast.hold.connection": ("Connection",),
+    "holdfast.hold.dial": ("connect", "connect_async"),
+    "holdfast.hold.fastopen": ("FastOpen",),
+    "holdfast.hold.options": ("apply", "effective"),
+    "holdfast.hold.receive": ("recv", "recv_into", "sendall"),
+    "holdfast.hold.retry": ("Retrying", "retry", "retrying"),
+    "holdfast.hold.stream": ("Stream", "serve", "wrap"),
+    "holdfast.policy": ("PROFILES", "Backoff", "KeepAlive", "RetryBudget", "RetryPolicy", "SocketPolicy"),
+}
+_HOME = {name: module for module, names in _LATER.items() for name in names}
+
+__all__ = [
+    "PROFILES",
+    "Backoff",
+    "Cancelled",
+    "CauseSource",
+    "Connection",
+    "ConnectionAborted",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "ConnectionRefused",
+    "ConnectionReset",
+    "ConnectionTimedOut",
+    "ConnectionUnreachable",
+    "DeadlineExceeded",
+    "Explanation",
+    "FastOpen",
+    "GaveUp",
+    "HoldfastError",
+    "KeepAlive",
+    "KernelUnavailable",
+    "LimitExceeded",
+    "ReplayRefused",
+    "RetryBudget",
+    "RetryPolicy",
+    "Retrying",
+    "SessionLost",
+    "SocketPolicy",
+    "Stream",
+    "Truncated",
+    "UsageError",
+    "apply",
+    "connect",
+    "connect_async",
+    "effective",
+    "recv",
+    "recv_into",
+    "retry",
+    "retrying",
+    "sendall",
+    "serve",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno as errnos
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from holdfast.causes import Basis, cause
+
 
 class HoldfastError(Exception):
     """Anything that Holdfast raises on purpose."""
@@ -27,3 +34,258 @@ class KernelUnavailable(HoldfastError):
 
     def __str__(self) -> str:
         return f"{self.feature} is not available here: it needs {self.needs}."
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a connection ended, as well as it is known.
+
+    Attributes:
+        cause: identifier in causes.py.
+        basis: ``observed`` if a watch saw it in the kernel, ``inferred`` if a rule concluded it here.
+        sentence: one plain sentence.
+        remedy: what to do, in imperative sentences.
+        reset: the watch's whole record (:class:`holdfast.events.Reset`), None if no watch knew more.
+    """
+
+    cause: str
+    basis: Basis
+    sentence: str
+    remedy: tuple[str, ...]
+    reset: Any = None  # Any: events.py builds on this module, not the other way round
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What was known of a connection at the moment it was lost; None is not known.
+
+    Attributes:
+        errno: the first error of the kernel, which later calls do not repeat.
+        cause: identifier in causes.py, concluded from errno, state and figures.
+        local, peer: ``addr:port``, ``[v6]:port`` or the path of a Unix socket.
+        unsent_bytes: written and never sent: certainly not delivered.
+        unacked_bytes: sent and not acknowledged: may have been delivered or not.
+        acked_bytes: acknowledged: they reached the peer's kernel, perhaps not its program.
+        idle_s: since the last byte went either way.
+        tcp_info: the :class:`holdfast.linux.tcp_info.TcpInfo` read at that moment.
+        cookie: the kernel's identity of the socket, never reused.
+    """
+
+    errno: int
+    cause: str
+    local: str | None = None
+    peer: str | None = None
+    unsent_bytes: int | None = None
+    unacked_bytes: int | None = None
+    acked_bytes: int | None = None
+    idle_s: float | None = None
+    tcp_info: Any = None  # Any: linux builds on this module, not the other way round
+    cookie: int | None = None
+
+    @property
+    def lost(self) -> str | None:
+        """What did not certainly arrive, in words."""
+        counts = ((self.unsent_bytes, "unsent"), (self.unacked_bytes, "unacknowledged"))
+        if all(count is None for count, _ in counts):
+            return None
+        parts = [f"{count} {kind}" for count, kind in counts if count]
+        # Not "nothing": acknowledged bytes may still have died unread in the peer's kernel.
+        return f"{' and '.join(parts) or 'no unsent or unacknowledged'} bytes"
+
+
+class ConnectionLost(HoldfastError, ConnectionError):
+    """The peer, the path or an administrator ended the connection; retrying on a new one may help.
+
+    Attributes:
+        loss: every fact; ``local``, ``peer``, ``cause``, ``idle_s``, ``tcp_info``, ``unsent_bytes``,
+            ``unacked_bytes`` and ``acked_bytes`` are also attributes of the error itself.
+        errno: as the kernel gave it.
+        basis: always ``inferred``: one end alone cannot see who sent a RST; see :meth:`explain`.
+        remedy: what to do, in imperative sentences.
+        sent_bytes: of the data given to the failed call, how much the kernel had taken.
+        partial: received bytes that the failed call had gathered; a Connection still delivers them.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        *,
+        sent_bytes: int = 0,
+        partial: bytes = b"",
+        ask: Callable[[float], Explanation | None] | None = None,
+    ) -> None:
+        row = cause(loss.cause)
+        super().__init__(loss.errno, row.describe("this program", loss.peer, loss.local, loss.lost))
+        self.loss = loss
+        self.local, self.peer = loss.local, loss.peer
+        self.cause, self.basis, self.remedy = row.id, Basis.INFERRED, row.remedy
+        self.idle_s, self.tcp_info = loss.idle_s, loss.tcp_info
+        self.unsent_bytes, self.unacked_bytes = loss.unsent_bytes, loss.unacked_bytes
+        self.acked_bytes = loss.acked_bytes
+        self.sent_bytes, self.partial = sent_bytes, partial
+        self._ask = ask
+
+    def __str__(self) -> str:
+        name = errnos.errorcode.get(self.loss.errno, self.loss.errno)
+        return f"{self.strerror} [{name}] {' '.join(self.remedy)}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {"sent_bytes": self.sent_bytes, "partial": self.partial}
+        return type(self), (self.loss,), state
+
+    def again(self, sent_bytes: int = 0) -> Self:
+        """The same loss, to be raised by a later call: nobody's earlier error changes under their hands."""
+        return type(self)(self.loss, sent_bytes=sent_bytes, ask=self._ask)
+
+    def explain(self, timeout_s: float = 0.05) -> Explanation:
+        """What a watch on this host saw in the kernel; our own conclusion if none answers in time.
+
+        Args:
+            timeout_s: the longest to wait for the watch, in seconds.
+        """
+        answer = self._ask(timeout_s) if self._ask is not None else None
+        return answer or Explanation(self.cause, self.basis, str(self.strerror), self.remedy)
+
+
+class ConnectionReset(ConnectionLost, ConnectionResetError):
+    """A RST ended the connection: from the peer, or from something that claims to be it."""
+
+
+class ConnectionRefused(ConnectionLost, ConnectionRefusedError):
+    """The attempt to connect was answered with a RST or an ICMP error: nothing listens there."""
+
+
+class ConnectionTimedOut(ConnectionLost, TimeoutError):
+    """The kernel gave up on a silent peer: keep-alive, user timeout or retransmission (errno ETIMEDOUT)."""
+
+
+class ConnectionUnreachable(ConnectionLost):
+    """The network said that the peer cannot be reached, and the kernel stopped trying."""
+
+
+class ConnectionAborted(ConnectionLost, ConnectionAbortedError):
+    """Somebody on this host destroyed the connection (``ss -K``, a network agent)."""
+
+
+class ConnectionClosed(ConnectionLost, BrokenPipeError):
+    """Written to a connection that this end or the peer had closed before."""
+
+
+class SessionLost(ConnectionLost):
+    """A session ended for good: it was not, or could not be, resumed.
+
+    Attributes:
+        confirmed_bytes: how many of the bytes sent the peer's session has confirmed.
+    """
+
+    def __init__(self, loss: Loss, *, confirmed_bytes: int = 0) -> None:
+        super().__init__(loss)
+        self.confirmed_bytes = confirmed_bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.loss,), {"confirmed_bytes": self.confirmed_bytes}
+
+
+class Truncated(HoldfastError, EOFError):
+    """The stream ended inside what was asked for.
+
+    Attributes:
+        partial: what came before the end; a Connection still delivers it.
+        wanted: what was asked for, in words.
+    """
+
+    def __init__(self, partial: bytes, wanted: str) -> None:
+        super().__init__(partial, wanted)
+        self.partial, self.wanted = partial, wanted
+
+    def __str__(self) -> str:
+        return f"The peer ended the stream after {len(self.partial)} bytes, before {self.wanted}."
+
+
+class LimitExceeded(HoldfastError):
+    """A frame did not end within the caller's limit; its bytes stay in the Connection.
+
+    Attributes:
+        partial: the first ``limit_bytes`` of it.
+        limit_bytes: the limit.
+    """
+
+    def __init__(self, partial: bytes, limit_bytes: int) -> None:
+        super().__init__(partial, limit_bytes)
+        self.partial, self.limit_bytes = partial, limit_bytes
+
+    def __str__(self) -> str:
+        return f"No delimiter came within {self.limit_bytes} bytes: raise the limit, or close the connection."
+
+
+class DeadlineExceeded(HoldfastError, TimeoutError):
+    """Time is up; the connection lives and nothing is lost. ``errno`` is None: no kernel error.
+
+    Attributes:
+        partial: received bytes gathered so far; a Connection keeps them for the next call.
+        sent_bytes: of the data given to a send, how much the kernel had taken.
+    """
+
+    def __init__(self, partial: bytes = b"", sent_bytes: int = 0) -> None:
+        super().__init__(partial, sent_bytes)
+        # OSError takes two arguments for errno and text; neither is meant here.
+        self.errno, self.strerror = None, None
+        self.partial, self.sent_bytes = partial, sent_bytes
+
+    def __str__(self) -> str:
+        if self.sent_bytes:
+            return f"The deadline passed after {self.sent_bytes} bytes were sent."
+        if self.partial:
+            return f"The deadline passed after {len(self.partial)} bytes had come."
+        return "The deadline passed."
+
+
+class Cancelled(HoldfastError):
+    """Another thread called ``cancel()``; nothing is lost.
+
+    Attributes:
+        partial: received bytes gathered so far; a Connection keeps them.
+        sent_bytes: of the data given to a send, how much the kernel had taken.
+    """
+
+    def __init__(self, partial: bytes = b"", sent_bytes: int = 0) -> None:
+        super().__init__(partial, sent_bytes)
+        self.partial, self.sent_bytes = partial, sent_bytes
+
+    def __str__(self) -> str:
+        return "Another thread cancelled this call."
+
+
+class GaveUp(HoldfastError):
+    """The retry budget, the attempts or the time are spent.
+
+    Attributes:
+        losses: what ended each attempt, in order.
+        why: what was spent, in words.
+    """
+
+    def __init__(self, losses: Sequence[BaseException], why: str) -> None:
+        super().__init__(tuple(losses), why)
+        self.losses, self.why = tuple(losses), why
+
+    def __str__(self) -> str:
+        if not self.losses:
+            return f"Gave up: {self.why}."
+        attempts = "1 attempt" if len(self.losses) == 1 else f"{len(self.losses)} attempts"
+        return f"Gave up after {attempts}: {self.why}. The last: {self.losses[-1]}"
+
+
+class ReplayRefused(HoldfastError):
+    """Sending again could deliver the request twice, so it was not done.
+
+    Attributes:
+        loss: what ended the first attempt.
+    """
+
+    def __init__(self, loss: BaseException) -> None:
+        super().__init__(loss)
+        self.loss = loss
+
+    def __str__(self) -> str:
+        why = "the request may have reached the peer and is not marked idempotent"
+        return f"Not sent again: {why}. {self.loss}"

@@ -84,7 +84,14 @@ def test_head_ends_it(args: str) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [("watch", "--step", "sock_diag"), ("lab", "list"), ("doctor", "--json"), ("--help",)],
+    [
+        ("watch", "--step", "sock_diag"),
+        ("inspect", "--all"),
+        ("inspect", "--all", "--json"),
+        ("lab", "list"),
+        ("doctor", "--json"),
+        ("--help",),
+    ],
     ids=" ".join,
 )
 def test_a_full_disk_is_one_sentence(args: tuple[str, ...]) -> None:
@@ -100,7 +107,14 @@ def test_a_full_disk_is_one_sentence(args: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [("watch", "--step", "sock_diag", "--duration", "0.1"), ("lab", "list"), ("doctor",), ("--help",)],
+    [
+        ("watch", "--step", "sock_diag", "--duration", "0.1"),
+        ("inspect", "--all"),
+        ("inspect", "--all", "--json"),
+        ("lab", "list"),
+        ("doctor",),
+        ("--help",),
+    ],
     ids=" ".join,
 )
 def test_without_a_standard_output_nothing_breaks(args: tuple[str, ...]) -> None:
@@ -115,7 +129,9 @@ def test_without_a_standard_output_nothing_breaks(args: tuple[str, ...]) -> None
 
 @pytest.mark.parametrize("limit", [12, 20, 30, 40])
 @pytest.mark.parametrize(
-    "args", [("lab", "run", "closed_port"), ("watch", "--duration", "0.1")], ids=" ".join
+    "args",
+    [("lab", "run", "closed_port"), ("watch", "--duration", "0.1"), ("inspect", "--all")],
+    ids=" ".join,
 )
 def test_too_few_files_are_no_traceback(args: tuple[str, ...], limit: int) -> None:
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the options of ``holdfast watch`` accept: each checks its values, or says what is wrong."""
+"""What the options of a command accept: each checks its values, or says what is wrong."""
 
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
@@ -45,9 +45,16 @@ def causes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 def pids(ctx: click.Context, param: click.Parameter, values: tuple[int, ...]) -> tuple[int, ...]:
     """Processes that live."""
     for value in values:
-        if not (PROC / str(value)).exists():
-            raise UsageError(f"no process has the pid {value}: see ps -e.")
+        pid(ctx, param, value)
     return values
+
+
+def pid(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    """A process that lives."""
+    # Path.exists() would raise for a number as long as no file name may be.
+    if value is not None and not os.path.exists(PROC / str(value)):
+        raise UsageError(f"no process has the pid {value}: see ps -e.")
+    return value
 
 
 def namespaces(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
@@ -101,5 +108,5 @@ def _cgroup(value: str, mount: str) -> str:
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """A number."""
     if value is not None and math.isnan(value):
-        raise UsageError("--duration takes a number of seconds.")
+        raise UsageError(f"{param.opts[0]} takes a number of seconds.")
     return value

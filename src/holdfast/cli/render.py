@@ -67,7 +67,7 @@ def line(reset: Reset, width: int = WIDTH) -> Text:
     ends = _ENDS + max(0, width - WIDTH) - over
     text = Text(no_wrap=True, overflow="crop")
     text.append(head, style=STYLES[reset.severity])
-    text.append(f" {set_cell_size(_fit(who(reset), _WHO), _WHO)}")
+    text.append(f" {set_cell_size(fit(who(reset), _WHO), _WHO)}")
     text.append(f" {connection(reset, ends):{ends}}")
     text.append(f" {harm}", style="bold")
     text.rstrip()
@@ -85,7 +85,7 @@ def connection(reset: Reset, width: int) -> str:
     """``:80>10.0.0.2:5123``: our port, which way the RST went, and the peer, cut in its middle if needed."""
     arrow = "→" if reset.direction is Direction.SENT else "←"
     head = f":{reset.local.port}{arrow}"
-    return head + _cut_middle(str(reset.peer), width - len(head))
+    return head + cut_middle(str(reset.peer), width - len(head))
 
 
 def lost(reset: Reset) -> str:
@@ -94,11 +94,11 @@ def lost(reset: Reset) -> str:
     counts = ((harm.unread_bytes, "unread"), (harm.unacked_bytes, "unackd"), (harm.unsent_bytes, "unsent"))
     found = [(count, word) for count, word in counts if count]
     if len(found) > 1:
-        return f"{_short(sum(count for count, _ in found))} lost"
-    return "".join(f"{_short(count)} {word}" for count, word in found)
+        return f"{short(sum(count for count, _ in found))} lost"
+    return "".join(f"{short(count)} {word}" for count, word in found)
 
 
-def _short(count: int) -> str:
+def short(count: int) -> str:
     """At most four characters, rounded: ``999``, ``2.9k``, ``38k``, ``3.8M``."""
     if count < 1000:
         return str(count)
@@ -108,7 +108,7 @@ def _short(count: int) -> str:
     return f"{rounded:.{1 if rounded < 9.95 else 0}f}{_UNITS[thousands]}"
 
 
-def _fit(text: str, width: int) -> str:
+def fit(text: str, width: int) -> str:
     """The text in so many columns (a wide character takes two); of ``name/pid`` the name is cut."""
     if cell_len(text) <= width:
         return text
@@ -129,7 +129,8 @@ def wrap(text: str, width: int, indent: str = "") -> list[str]:
     return [line.replace("\0", "") for line in lines]
 
 
-def _cut_middle(text: str, width: int) -> str:
+def cut_middle(text: str, width: int) -> str:
+    """The text in so many columns: its end says more than its middle."""
     if len(text) <= width:
         return text
     tail = text[-(width * 2 // 3) :]

@@ -146,6 +146,19 @@ class Btf:
         count = words[at + 1] & 0xFFFF
         return tuple(self._string(words[m]) for m in range(at + 3, at + 3 + 3 * count, 3))
 
+    def bit_offsets(self, name: str) -> dict[str, int] | None:
+        """Where each named member of a struct starts, in bits; None if there is no such struct."""
+        type_id = self._find(_Type.STRUCT, name)
+        if type_id is None:
+            return None
+        at = self._starts[type_id]
+        words = self._words
+        info = words[at + 1]
+        # Of a struct with bit fields the upper byte of an offset is the width of the field.
+        mask = 0xFFFFFF if info >> 31 else 0xFFFFFFFF
+        members = range(at + 3, at + 3 + 3 * (info & 0xFFFF), 3)
+        return {word: words[m + 2] & mask for m in members if (word := self._string(words[m]))}
+
     def has_struct(self, name: str) -> bool:
         """Whether a struct of this name is defined (``bpf_raw_tp_null_args`` marks Linux 6.14)."""
         return self._find(_Type.STRUCT, name) is not None

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from holdfast.errors import KernelUnavailable
 from holdfast.events import Process
 from holdfast.linux.cgroups import container_of
 from holdfast.linux.namespaces import PROC
@@ -71,6 +72,35 @@ def socket_owners(inodes: Collection[int], proc: Path = PROC) -> dict[int, tuple
             if inode is not None:
                 found.setdefault(inode, set()).add(pid)
     return {inode: tuple(sorted(pids)) for inode, pids in found.items()}
+
+
+def sockets_of(pid: int, proc: Path = PROC) -> frozenset[int]:
+    """Inode numbers of the sockets that a process holds open.
+
+    Raises:
+        KernelUnavailable: the process is gone, or its files are not ours to look at.
+    """
+    folder = f"{proc}/{pid}/fd"
+    found = set()
+    try:
+        for handle in os.listdir(folder):
+            inode = _socket_inode(f"{folder}/{handle}")
+            if inode is not None:
+                found.add(inode)
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        needs = "root, or CAP_SYS_PTRACE" if denied else f"a living process ({error.strerror})"
+        raise KernelUnavailable(f"Looking at the open files of process {pid}", needs) from error
+    return frozenset(found)
+
+
+def _socket_inode(path: str) -> int | None:
+    try:
+        target = os.readlink(path)
+    except FileNotFoundError:
+        return None  # closed meanwhile
+    number = target.removeprefix("socket:[").removesuffix("]")
+    return int(number) if number.isdecimal() else None
 
 
 def _pids(proc: Path) -> list[int]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from holdfast.errors import KernelUnavailable
-from holdfast.linux import states, tcp_info
+from holdfast.linux import states, tcp_cc_info, tcp_info
 from holdfast.linux.namespaces import inside, netns_of
+from holdfast.linux.socket_queues import SocketMemory, decode_memory
+from holdfast.linux.tcp_cc_info import CcInfo
 from holdfast.linux.tcp_info import TcpInfo
 
 NETLINK_SOCK_DIAG = 4
@@ -24,7 +26,15 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _SKNLGRP_INET_TCP_DESTROY, _SKNLGRP_INET6_TCP_DESTROY = 1, 3
 _DESTROY_GROUPS = 1 << (_SKNLGRP_INET_TCP_DESTROY - 1) | 1 << (_SKNLGRP_INET6_TCP_DESTROY - 1)
-_INFO, _SHUTDOWN, _CGROUP_ID = 2, 8, 21
+_INFO, _VEGAS, _CONGESTION, _MEMORY, _SHUTDOWN, _DCTCP, _BBR, _CGROUP_ID = 2, 3, 4, 7, 8, 9, 16, 21
+# Extensions are asked for by bits; the one for Vegas stands for every algorithm's.
+_USUAL = 1 << (_INFO - 1) | 1 << (_SHUTDOWN - 1)
+_DETAILS = _USUAL | 1 << (_VEGAS - 1) | 1 << (_CONGESTION - 1) | 1 << (_MEMORY - 1)
+_DECODE_CC = {
+    _VEGAS: tcp_cc_info.decode_vegas,
+    _DCTCP: tcp_cc_info.decode_dctcp,
+    _BBR: tcp_cc_info.decode_bbr,
+}
 _ATTRIBUTE_TYPE = 0x3FFF  # the two upper bits are flags (nested, network byte order)
 _ALL_STATES = 0xFFFFFFFF
 _SO_RCVBUFFORCE = 33
@@ -36,7 +46,12 @@ _REQUEST = struct.Struct("=BBBxI48x")
 # struct inet_diag_msg: family, state, timer, retrans, ports, addresses, interface, cookie,
 # expires, rqueue, wqueue, uid, inode.
 _SOCKET = struct.Struct("=4B2s2s16s16sIQ5I")
+_PORTS, _INODE = struct.Struct(">2H"), struct.Struct("=I")
+_PORTS_AT, _INODE_AT = 4, _SOCKET.size - _INODE.size
 _RECEIVE_BYTES = 1 << 16
+
+TIMERS = {1: "retransmit", 2: "keep_alive", 3: "time_wait", 4: "window_probe"}
+"""What a socket's timer will do; ``retransmit`` includes the probe for a lost tail, and a SYN."""
 
 
 class Message(NamedTuple):
@@ -63,6 +78,11 @@ class Socket:
         info: its ``tcp_info``, None where the kernel gave none (TIME_WAIT, half-open requests).
         cgroup_id: cgroup version 2 it was made in, None below Linux 5.8.
         shutdown: bit 1 receive side shut, bit 2 send side shut.
+        timer: what waits for a time, see :data:`TIMERS`; None if nothing does.
+        timer_ms: how long it still waits.
+        timer_tries: how often it went off in vain.
+        memory, congestion, cc_info: buffers, name of the congestion control algorithm and what it tells;
+            None if they were not asked for.
     """
 
     local_ip: str
@@ -80,6 +100,12 @@ class Socket:
     info: TcpInfo | None = None
     cgroup_id: int | None = None
     shutdown: int | None = None
+    timer: str | None = None
+    timer_ms: int | None = None
+    timer_tries: int | None = None
+    memory: SocketMemory | None = None
+    congestion: str | None = None
+    cc_info: CcInfo | None = None
 
 
 def messages(data: bytes) -> Iterator[Message]:
@@ -98,13 +124,14 @@ def parse_socket(payload: bytes, netns: int | None = None) -> Socket | None:
     if len(payload) < _SOCKET.size:
         return None
     fields = _SOCKET.unpack_from(payload)
-    family, state, local_port, peer_port, local, peer, interface, cookie = (*fields[:2], *fields[4:10])
-    _expires, receive_queue, send_queue, uid, inode = fields[10:]
+    family, state, timer, tries, local_port, peer_port, local, peer, interface, cookie = fields[:10]
+    expires_ms, receive_queue, send_queue, uid, inode = fields[10:]
     local_ip, peer_ip = _address(family, local), _address(family, peer)
     if local_ip is None or peer_ip is None:
         return None
     extra = _attributes(payload[_SOCKET.size :])
     info, shutdown, cgroup_id = extra.get(_INFO), extra.get(_SHUTDOWN), extra.get(_CGROUP_ID)
+    memory, congestion = extra.get(_MEMORY), extra.get(_CONGESTION)
     return Socket(
         local_ip=local_ip,
         local_port=int.from_bytes(local_port, "big"),
@@ -121,6 +148,12 @@ def parse_socket(payload: bytes, netns: int | None = None) -> Socket | None:
         info=tcp_info.decode(info) if info else None,
         cgroup_id=int.from_bytes(cgroup_id[:8], sys.byteorder) if cgroup_id else None,
         shutdown=shutdown[0] if shutdown else None,
+        timer=TIMERS.get(timer),
+        timer_ms=expires_ms if timer in TIMERS else None,
+        timer_tries=tries if timer in TIMERS else None,
+        memory=decode_memory(memory) if memory else None,
+        congestion=congestion.partition(b"\0")[0].decode("ascii", "replace") if congestion else None,
+        cc_info=next((decode(extra[kind]) for kind, decode in _DECODE_CC.items() if kind in extra), None),
     )
 
 
@@ -177,18 +210,55 @@ def list_sockets(
     Raises:
         KernelUnavailable: no ``tcp_diag``, the namespace cannot be entered, or no answer.
     """
+    return list(iter_sockets(pid, state_names, limit_s=limit_s))
+
+
+def iter_sockets(
+    pid: int | None = None,
+    state_names: Collection[str] = (),
+    *,
+    ports: Collection[int] = (),
+    inodes: Collection[int] | None = None,
+    details: bool = False,
+    limit_s: float = 10.0,
+) -> Iterator[Socket]:
+    """The same one by one as the kernel tells them: however many there are, memory stays small.
+
+    Sockets come and go meanwhile, so the whole is no picture of one moment.
+
+    Args:
+        pid, state_names, limit_s: as for :func:`list_sockets`.
+        ports: only sockets with one of these at either end; empty is all.
+        inodes: only these socket files; None is all.
+        details: ask for ``memory``, ``congestion`` and ``cc_info`` as well.
+
+    Raises:
+        KernelUnavailable: as for :func:`list_sockets`, from the first ``next()``.
+    """
     mask = sum(1 << states.NUMBERS[name] for name in state_names) or _ALL_STATES
     netns = netns_of(pid if pid is not None else "thread-self")
     with _open(pid, 0) as sock:
         sock.settimeout(limit_s)
-        found: list[Socket] = []
         for family in (socket.AF_INET, socket.AF_INET6):
-            found += _dump(sock, family, mask, netns)
-        return found
+            request = _REQUEST.pack(family, socket.IPPROTO_TCP, _DETAILS if details else _USUAL, mask)
+            for payload in _dump(sock, request):
+                if _wanted(payload, ports, inodes) and (found := parse_socket(payload, netns)):
+                    yield found
 
 
-def _dump(sock: socket.socket, family: int, mask: int, netns: int | None) -> Iterator[Socket]:
-    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1) | 1 << (_SHUTDOWN - 1), mask)
+def _wanted(payload: bytes, ports: Collection[int], inodes: Collection[int] | None) -> bool:
+    """Whether a socket is asked for, found out before it is decoded: most are not."""
+    if len(payload) < _SOCKET.size:
+        return False
+    if ports:
+        near, far = _PORTS.unpack_from(payload, _PORTS_AT)
+        if near not in ports and far not in ports:
+            return False
+    return inodes is None or _INODE.unpack_from(payload, _INODE_AT)[0] in inodes
+
+
+def _dump(sock: socket.socket, request: bytes) -> Iterator[bytes]:
+    """The payload of each socket that the kernel lists."""
     size = _HEADER.size + len(request)
     feature = "Listing sockets (sock_diag)"
     try:
@@ -200,8 +270,8 @@ def _dump(sock: socket.socket, family: int, mask: int, netns: int | None) -> Ite
                 if kind == _NLMSG_ERROR:
                     code = -int.from_bytes(payload[:4], sys.byteorder, signed=True)
                     raise OSError(code, os.strerror(code))
-                if kind == _SOCK_DIAG_BY_FAMILY and (found := parse_socket(payload, netns)):
-                    yield found
+                if kind == _SOCK_DIAG_BY_FAMILY:
+                    yield payload
     except TimeoutError as error:
         raise KernelUnavailable(feature, "a kernel that answers") from error
     except OSError as error:

@@ -69,7 +69,7 @@ def test_what_was_typed_is_shown_and_not_obeyed() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["watch"], ["doctor"], ["lab"], ["lab", "run"], ["lab", "list"], ["demo"]]
+    "command", [[], ["watch"], ["inspect"], ["doctor"], ["lab"], ["lab", "run"], ["lab", "list"], ["demo"]]
 )
 def test_every_help_ends_with_examples(command: list[str]) -> None:
     result = CliRunner().invoke(main, [*command, "--help"], prog_name="holdfast", terminal_width=80)

@@ -71,6 +71,7 @@ def test_everything_is_found_in_either_byte_order(order: str) -> None:
     assert btf.enum("colour") == {"RED": 0, "DIM": -1}
     assert btf.enum("wide") == {"HUGE": 1 << 32 | 5}
     assert btf.members("sock") == ("state", "")
+    assert btf.bit_offsets("sock") == {"state": 0}
     assert btf.parameters("btf_trace_reset") == both
     assert btf.parameters("reset") == both
     assert btf.has_struct("sock")
@@ -81,10 +82,19 @@ def test_what_is_not_there_is_said_plainly() -> None:
     btf = Btf(sample())
     assert btf.enum("sock") == {}
     assert btf.members("colour") is None
+    assert btf.bit_offsets("colour") is None
     assert btf.parameters("number") is None
     assert btf.parameters("absent") is None
     assert [btf.has_struct(name) for name in ("", "soc", "ock", "reset", "a\0b")] == [False] * 5
     assert not btf.has_function("sock")
+
+
+def test_offsets_of_bit_fields_are_told_without_their_widths() -> None:
+    blob = Blob()
+    blob.add(INT, "int", 4, (1 << 24 | 32,))
+    members = (blob.name("low"), 1, 4 << 24 | 0, blob.name("high"), 1, 4 << 24 | 4, 0, 1, 8)
+    blob.add(STRUCT, "flags", 2, members, 1 << 31 | 3)
+    assert Btf(blob.bytes()).bit_offsets("flags") == {"low": 0, "high": 4}
 
 
 def test_every_cut_is_an_error() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -99,3 +100,27 @@ def test_a_refused_connection_moves_the_real_counters() -> None:
     moved = counters.delta(before, counters.read())
     assert moved["OutRsts"] >= 1
     assert moved["AttemptFails"] >= 1
+
+
+def test_what_was_refused_is_zero_or_not_there() -> None:
+    found = counters.refused({"PAWSEstab": 0, "RcvPruned": 7, "TCPHPHits": 9})
+    assert list(found) == [refusal.name for refusal in counters.REFUSALS]
+    assert {name: count for name, count in found.items() if count is not None} == {
+        "PAWSEstab": 0,
+        "RcvPruned": 7,
+    }
+
+
+def test_the_refusals_have_the_kernels_spelling() -> None:
+    # A kernel may lack the young ones, and those of options that it was built without.
+    young = {"BeyondWindow", "PAWSOldAck", "PAWSTimewait", "TSEcrRejected"}
+    young |= {name for name in counters.refused({}) if name.startswith(("TCPAO", "TCPMD5"))}
+    missing = {name for name, count in counters.refused(counters.read()).items() if count is None}
+    assert missing <= young
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    assert release < (6, 18) or not missing
+
+
+def test_no_refusal_is_listed_twice() -> None:
+    names = [refusal.name for refusal in counters.REFUSALS]
+    assert len(set(names)) == len(names)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.errors import KernelUnavailable
 from holdfast.events import Process
-from holdfast.linux.processes import cgroup_path, describe, socket_owners
+from holdfast.linux.processes import cgroup_path, describe, socket_owners, sockets_of
 
 ID = "ab" * 32
 
@@ -80,3 +81,24 @@ def test_a_socket_that_two_processes_hold(tmp_path: Path) -> None:
     (tmp_path / "6").mkdir()
     assert socket_owners([9], tmp_path) == {9: (4, 30)}
     assert socket_owners([9], tmp_path / "absent") == {}
+
+
+def test_the_sockets_of_a_process() -> None:
+    with socket.socket() as sock, socket.socket() as closed:
+        inode, gone = os.fstat(sock.fileno()).st_ino, os.fstat(closed.fileno()).st_ino
+        closed.close()
+        held = sockets_of(os.getpid())
+        assert (inode in held, gone in held) == (True, False)
+
+
+def test_other_files_are_no_sockets(tmp_path: Path) -> None:
+    folder = tmp_path / "7" / "fd"
+    folder.mkdir(parents=True)
+    for handle, target in (("0", "/dev/null"), ("1", "socket:[12]"), ("2", "pipe:[13]"), ("3", "socket:[x]")):
+        (folder / handle).symlink_to(target)
+    assert sockets_of(7, tmp_path) == {12}
+
+
+def test_a_process_without_sockets_to_look_at_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(KernelUnavailable, match=r"process 7 .* needs a living process"):
+        sockets_of(7, tmp_path)

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from holdfast.errors import KernelUnavailable
 from holdfast.linux.namespaces import netns_of
-from holdfast.linux.sock_diag import DestroyedSockets, Message, Socket, list_sockets, messages, parse_socket
+from holdfast.linux.sock_diag import (
+    DestroyedSockets,
+    Message,
+    Socket,
+    iter_sockets,
+    list_sockets,
+    messages,
+    parse_socket,
+)
+from holdfast.linux.socket_queues import SocketMemory
+from holdfast.linux.tcp_cc_info import BbrInfo, DctcpInfo, VegasInfo
 from holdfast.linux.tcp_info import TcpInfo
 
 
@@ -81,6 +91,43 @@ def test_ipv6_and_mapped_addresses(raw: bytes, shown: str) -> None:
 
 def test_another_family_is_no_socket() -> None:
     assert parse_socket(diag(socket.AF_UNIX, b"", b"")) is None
+
+
+DETAILS = attribute(7, struct.pack("=9I", *range(1, 10))) + attribute(4, b"cubic\0")
+
+
+def test_buffers_and_algorithm() -> None:
+    found = parse_socket(V4 + DETAILS)
+    assert found is not None
+    assert (found.memory, found.congestion) == (SocketMemory(*range(1, 10)), "cubic")
+    assert found.cc_info is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (3, struct.pack("=4I", 1, 2, 3, 4), VegasInfo(True, 2, 3, 4)),
+        (9, struct.pack("=2H3I", 1, 0, 512, 5, 6), DctcpInfo(True, False, 0.5, 5, 6)),
+        (16, struct.pack("=5I", 1, 1, 30, 256, 512), BbrInfo(1 << 32 | 1, 30, 1.0, 2.0)),
+        (16, b"short", None),
+    ],
+)
+def test_what_an_algorithm_tells_is_known_by_its_attribute(kind: int, value: bytes, told: object) -> None:
+    found = parse_socket(V4 + attribute(kind, value))
+    assert found is not None
+    assert found.cc_info == told
+
+
+@pytest.mark.parametrize(
+    ("number", "timer"), [(1, "retransmit"), (2, "keep_alive"), (3, "time_wait"), (4, "window_probe")]
+)
+def test_a_timer_that_runs(number: int, timer: str) -> None:
+    data = bytearray(V4)
+    data[2:4] = bytes([number, 5])
+    data[52:56] = struct.pack("=I", 1234)
+    found = parse_socket(bytes(data))
+    assert found is not None
+    assert (found.timer, found.timer_tries, found.timer_ms) == (timer, 5, 1234)
 
 
 def test_every_cut_gives_a_socket_or_none() -> None:
@@ -159,6 +206,34 @@ def test_only_the_states_asked_for() -> None:
         found = list_sockets(state_names=["LISTEN"])
         assert {s.state for s in found} == {"LISTEN"}
         assert listener.getsockname()[1] in {s.local_port for s in found}
+
+
+def test_one_port_of_either_end_one_file_and_details() -> None:
+    listener, client, server = connection(socket.AF_INET, "127.0.0.1")
+    with listener, client, server:
+        near, far = client.getsockname()[1], server.getsockname()[1]
+        found = list(iter_sockets(ports={near}))
+        assert {(near, far), (far, near)} <= {(one.local_port, one.peer_port) for one in found}
+        assert [one for one in found if near not in (one.local_port, one.peer_port)] == []
+        assert {(one.memory, one.congestion) for one in found} == {(None, None)}
+        inode = os.fstat(client.fileno()).st_ino
+        (held,) = iter_sockets(inodes={inode}, details=True)
+        assert (held.inode, held.local_port) == (inode, near)
+        assert held.memory is not None and held.memory.receive_limit_bytes is not None
+        assert held.memory.receive_limit_bytes == client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        name = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+        assert held.congestion == name.decode()
+        assert list(iter_sockets(inodes=())) == []
+
+
+def test_a_reader_that_stops_early_leaves_nothing_open() -> None:
+    listener, client, server = connection(socket.AF_INET, "127.0.0.1")
+    with listener, client, server:
+        before = os.listdir("/proc/self/fd")
+        stream = iter_sockets()
+        next(stream)
+        stream.close()
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_namespace_without_its_process_is_one_clear_error() -> None:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.linux.tcp_info import SIZE_BYTES, TcpInfo, decode, of_socket
+from holdfast.errors import KernelUnavailable
+from holdfast.linux.btf import Btf
+from holdfast.linux.tcp_info import CA_STATES, SIZE_BYTES, Options, TcpInfo, decode, of_socket
 
 # Name and C type of each field as include/uapi/linux/tcp.h lists them: eight bytes, then these.
 AFTER_THE_BYTES = [
@@ -98,3 +100,92 @@ def test_a_living_socket_tells_what_it_carried() -> None:
 def test_another_kind_of_socket_is_an_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(OSError):
         of_socket(sock)
+
+
+# The kernel's name without ``tcpi_``, where ours is not that name with a unit behind it.
+RENAMED = {
+    "delivery_rate_app_limited": "app_limited",
+    "busy_time": "busy_us",
+    "rwnd_limited": "rwnd_limited_us",
+    "sndbuf_limited": "sndbuf_limited_us",
+}
+UNITS = ("", "_us", "_ms", "_bytes", "_bytes_per_s")
+
+
+def ours(kernel_name: str) -> str:
+    """Our name of a kernel's field."""
+    plain = kernel_name.removeprefix("tcpi_")
+    names = {field.name for field in fields(TcpInfo)}
+    return next(name for unit in UNITS if (name := RENAMED.get(plain, f"{plain}{unit}")) in names)
+
+
+def test_every_field_is_where_the_running_kernel_has_it() -> None:
+    try:
+        offsets = Btf.of_kernel().bit_offsets("tcp_info")
+    except KernelUnavailable as error:
+        pytest.skip(str(error))
+    assert offsets is not None
+    known = {name: bits for name, bits in offsets.items() if bits < 8 * SIZE_BYTES}
+    # Each bit pattern has one bit, at the start of a field: only that field may see it.
+    expected = {ours(name): {ours(name): 1} for name in known}
+    found = {}
+    for name, bits in known.items():
+        data = bytearray(SIZE_BYTES)
+        data[bits // 8] = 1 << bits % 8
+        found[ours(name)] = {field: value for field, value in asdict(decode(bytes(data))).items() if value}
+    assert found == expected
+
+
+def test_options_have_names_and_unknown_bits_survive() -> None:
+    assert TcpInfo(options=7).negotiated == Options.TIMESTAMPS | Options.SACK | Options.WINDOW_SCALE
+    assert TcpInfo(options=0xFF).negotiated == Options(0xFF)
+    assert [one.name for one in Options(0xFF)][-2:] == ["MICROSECOND_TIMESTAMPS", "FAST_OPEN_CHILD"]
+    assert TcpInfo().negotiated is None
+
+
+NOTHING_TO_TELL = TcpInfo(
+    rtt_us=0,
+    rttvar_us=250_000,
+    min_rtt_us=0xFFFFFFFF,
+    rcv_rtt_us=0,
+    ato_us=0,
+    snd_ssthresh=0x7FFFFFFF,
+    pacing_rate_bytes_per_s=0xFFFFFFFFFFFFFFFF,
+    max_pacing_rate_bytes_per_s=0xFFFFFFFFFFFFFFFF,
+    last_ack_sent_ms=0,
+)
+
+
+def test_what_the_kernel_has_nothing_to_tell_of_is_none() -> None:
+    assert set(NOTHING_TO_TELL.known().values()) == {None}
+
+
+def test_what_was_measured_is_told_as_it_is() -> None:
+    info = TcpInfo(
+        rtt_us=50,
+        rttvar_us=0,
+        min_rtt_us=0,
+        rcv_rtt_us=70,
+        ato_us=40_000,
+        snd_ssthresh=2,
+        pacing_rate_bytes_per_s=0,
+        max_pacing_rate_bytes_per_s=9,
+    )
+    assert info.known() == asdict(info)
+    assert (info.smoothed_rtt_us, info.rtt_deviation_us, info.smallest_rtt_us) == (50, 0, 0)
+    assert (info.receiver_rtt_us, info.delayed_ack_us, info.slow_start_threshold) == (70, 40_000, 2)
+    assert (info.pacing_bytes_per_s, info.pacing_limit_bytes_per_s) == (0, 9)
+
+
+def test_an_older_kernel_tells_none_of_it() -> None:
+    assert set(TcpInfo().known().values()) == {None}
+
+
+def test_congestion_states_have_the_kernels_order() -> None:
+    try:
+        enum = Btf.of_kernel().enum("tcp_ca_state")
+    except KernelUnavailable as error:
+        pytest.skip(str(error))
+    assert {name.removeprefix("TCP_CA_").lower(): number for name, number in enum.items()} == {
+        name: number for number, name in enumerate(CA_STATES)
+    }

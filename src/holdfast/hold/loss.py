@@ -1,0 +1,122 @@
+"""Turns the kernel's error on a socket into a typed error with its evidence."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from holdfast.errors import ConnectionLost, Loss, Truncated
+from holdfast.events import Endpoint
+from holdfast.hold.cause_source import CauseSource, asker
+from holdfast.hold.classify import Figures, Phase, classify
+from holdfast.hold.log import log_loss
+from holdfast.linux import tcp_info
+from holdfast.linux.socket_queues import queues_of
+
+_SO_COOKIE = 57  # asm-generic/socket.h
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+_T = TypeVar("_T")
+
+
+def address(sock: socket.socket, ask: Callable[[socket.socket], Any]) -> str | None:
+    """One end of a socket as ``addr:port``, ``[v6]:port`` or a path; None if it has none (any more).
+
+    Args:
+        sock: any socket.
+        ask: ``socket.socket.getsockname`` or ``socket.socket.getpeername``.
+    """
+    try:
+        name = ask(sock)
+    except OSError:
+        return None
+    if sock.family in _INET:
+        return str(Endpoint(str(name[0]).removeprefix("::ffff:"), int(name[1])))
+    return _printable(name) or None
+
+
+def _printable(name: object) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
+
+
+def read_figures(sock: socket.socket) -> Figures:
+    """What the kernel still knows of this socket. Readable after an error, and consumes none.
+
+    Never SO_ERROR: reading it would clear an error that nobody has seen yet.
+    """
+    cookie = _or_none(lambda: struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))[0])
+    if sock.family not in _INET or sock.type != socket.SOCK_STREAM:
+        return Figures(cookie=cookie)
+    queues = _or_none(lambda: queues_of(sock))
+    return Figures(
+        info=_or_none(lambda: tcp_info.of_socket(sock)),
+        unsent_bytes=queues.unsent_bytes if queues else None,
+        unacked_bytes=queues.unconfirmed_bytes - queues.unsent_bytes if queues else None,
+        keepalive=_or_none(lambda: bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))),
+        user_timeout_ms=_or_none(lambda: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)),
+        cookie=cookie,
+    )
+
+
+def _or_none(read: Callable[[], _T]) -> _T | None:
+    # A socket that was closed meanwhile, or a kernel that lacks the figure, must not hide the loss itself.
+    try:
+        return read()
+    except OSError:
+        return None
+
+
+def lost(
+    sock: socket.socket,
+    error: OSError,
+    phase: Phase | None = None,
+    *,
+    local: str | None = None,
+    peer: str | None = None,
+    source: CauseSource | None = None,
+    sent_bytes: int = 0,
+    partial: bytes = b"",
+) -> ConnectionLost | None:
+    """The typed error for what a system call on this socket raised; logged, not raised.
+
+    None if the error ends no connection (EBADF, EFAULT, ENOMEM, ...): such an error is the caller's own
+    and goes up as it is.
+
+    Args:
+        sock: the socket it happened on; its figures are read now.
+        error: what the call raised; only its ``errno`` counts.
+        phase: how far the connection had come; None concludes it from the figures.
+        local, peer: the addresses, where they were stored; after a reset the kernel no longer tells the peer.
+        source: whom ``explain()`` will ask.
+        sent_bytes: of the data given to the failed call, how much the kernel had taken.
+        partial: what the failed call had received.
+    """
+    if error.errno is None or classify(error.errno, phase or Phase.OPEN) is None:
+        return None
+    figures = read_figures(sock)
+    verdict = classify(error.errno, phase or figures.phase, figures)
+    assert verdict is not None  # phase and figures choose between causes, never whether there is one
+    facts = Loss(
+        errno=error.errno,
+        cause=verdict.cause,
+        local=local or address(sock, socket.socket.getsockname),
+        peer=peer or address(sock, socket.socket.getpeername),
+        unsent_bytes=figures.unsent_bytes,
+        unacked_bytes=figures.unacked_bytes,
+        acked_bytes=figures.acked_bytes,
+        idle_s=figures.idle_s,
+        tcp_info=figures.info,
+        cookie=figures.cookie,
+    )
+    ask = asker(source, facts.cookie, facts.local, facts.peer)
+    found = verdict.error(facts, sent_bytes=sent_bytes, partial=partial, ask=ask)
+    log_loss(found)
+    return found
+
+
+def again(error: ConnectionLost | Truncated, sent_bytes: int) -> ConnectionLost | Truncated:
+    """The first error of a connection, for one more call."""
+    return error.again(sent_bytes) if isinstance(error, ConnectionLost) else Truncated(b"", error.wanted)

@@ -1,0 +1,102 @@
+"""``recv``, ``recv_into`` and ``sendall`` on an ordinary socket: one deadline, typed errors, nothing lost."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import socket
+import time
+from ssl import SSLSocket
+from typing import NoReturn
+
+from holdfast.errors import DeadlineExceeded
+from holdfast.hold import calls
+from holdfast.hold.calls import Readable, Writable
+from holdfast.hold.loss import lost
+from holdfast.hold.tls import TlsCalls
+
+_TLS = TlsCalls()
+
+
+def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes:
+    """Up to ``n`` bytes as soon as any are there; ``b""`` at the end of the peer's stream, or if ``n`` is 0.
+
+    It tries first and waits only if nothing is there. Signals are served and cost no time of the deadline
+    that they did not use. It does not remember: after an error Linux shows the next caller an end of stream
+    (``b""``); a :class:`Connection` remembers.
+
+    Args:
+        sock: a TCP, TLS or Unix stream socket, blocking or not; its mode is left alone.
+        n: the most to return.
+        deadline: absolute ``time.monotonic()`` seconds; None leaves it to the socket's own timeout. A
+            deadline in the past still takes what is there.
+
+    Raises:
+        DeadlineExceeded: nothing came in time; the connection lives.
+        BlockingIOError: nothing is there, the socket is non-blocking and no deadline was given.
+        ConnectionLost: the kernel ended the connection. Data that came before a RST is returned first.
+        Truncated: a TLS stream ended without the peer's close_notify.
+        OSError: the call itself was wrong (EBADF for a socket that another thread closed, noticed within
+            half a second).
+    """
+    try:
+        if isinstance(sock, SSLSocket):
+            data = _TLS.receive(sock, n, deadline, None)
+        else:
+            data = calls.receive(sock, n, deadline, None)
+    except OSError as error:
+        _raise(sock, error)
+    if isinstance(data, int):
+        raise DeadlineExceeded()
+    return data
+
+
+def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None = None) -> int:
+    """How many bytes were put at the start of ``buffer``; 0 at the end of the stream, or if it is empty.
+
+    Args and errors as for :func:`recv`.
+    """
+    try:
+        if isinstance(sock, SSLSocket):
+            count = _TLS.receive_into(sock, buffer, deadline, None)
+        else:
+            count = calls.receive_into(sock, buffer, deadline, None)
+    except OSError as error:
+        _raise(sock, error)
+    if count < 0:
+        raise DeadlineExceeded()
+    return count
+
+
+def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = None) -> None:
+    """Hand all of ``data`` to the kernel; never raises SIGPIPE.
+
+    Success means that the kernel took it, not that the peer has it.
+
+    Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later
+    (BlockingIOError calls it ``characters_written``).
+    """
+    if deadline is None and (timeout := sock.gettimeout()):
+        deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
+    view = memoryview(data).cast("B")
+    sent = 0
+    while sent < len(view):
+        try:
+            if isinstance(sock, SSLSocket):
+                count = _TLS.send_from(sock, view[sent:], deadline, None)
+            else:
+                count = calls.send_from(sock, view[sent:], deadline, None)
+        except BlockingIOError as error:
+            error.characters_written = sent
+            raise
+        except OSError as error:
+            _raise(sock, error, sent)
+        if count < 0:
+            raise DeadlineExceeded(sent_bytes=sent)
+        sent += count
+
+
+def _raise(sock: socket.socket, error: OSError, sent_bytes: int = 0) -> NoReturn:
+    found = lost(sock, error, sent_bytes=sent_bytes)
+    if found is None:
+        raise error
+    raise found from error

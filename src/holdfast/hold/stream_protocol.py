@@ -1,0 +1,278 @@
+"""What asyncio calls on behalf of a stream: bytes in, room for bytes out, and how it ended."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EPIPE
+from typing import cast
+
+from holdfast.errors import ConnectionLost, Truncated, UsageError
+from holdfast.hold import calls
+from holdfast.hold.cause_source import CauseSource
+from holdfast.hold.classify import Phase
+from holdfast.hold.counters import Counters
+from holdfast.hold.inbox import Inbox
+from holdfast.hold.loss import address, again, lost
+
+HIGH_WATER_BYTES = 1 << 18
+"""With so much waiting to be taken, nothing more is read: the peer's kernel, then the peer, must wait."""
+
+FAREWELL_S = 1.0
+"""How long closing a TLS stream waits for the peer's close_notify."""
+
+
+class StreamProtocol(asyncio.BufferedProtocol):
+    """Fills the inbox, stops reading while it is full, and remembers the first error.
+
+    Attributes:
+        inbox: what came and was not taken.
+        wanted: how much the reader waits for, if that is more than the high-water mark.
+        ended: nothing more will come: end of stream, error or closed.
+        paused: the loop reads no more until enough was taken.
+        full: the transport asks to send no more for now.
+        error: the first error.
+        local, peer: addresses, kept after a reset.
+        on_made: called once connected.
+    """
+
+    def __init__(self, causes: CauseSource | None) -> None:
+        self.inbox = Inbox()
+        self.wanted = 0
+        self.ended = self.full = False
+        self.error: ConnectionLost | Truncated | None = None
+        self.local: str | None = None
+        self.peer: str | None = None
+        self.on_made: Callable[[], None] | None = None
+        self.transport: asyncio.Transport
+        self._sock: socket.socket
+        self._causes = causes
+        self._tls: ssl.SSLObject | None = None
+        self.paused = self._closing = self._clean_end = self._shut = False
+        self._came: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None]
+        self._bytes_received = self._bytes_sent = self._receives = self._sends = 0
+
+    def counters(self) -> Counters:
+        """What went through so far; ``sends`` counts what was handed to the transport."""
+        return Counters(self._bytes_received, self._bytes_sent, self._receives, self._sends)
+
+    # ---- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.BaseProtocol."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._gone = asyncio.get_running_loop().create_future()
+        self._tls = transport.get_extra_info("ssl_object")
+        # A socket of our own on the same file: when asyncio tells of a loss, its own may be closed already.
+        self._sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self.local = address(self._sock, socket.socket.getsockname)
+        self.peer = address(self._sock, socket.socket.getpeername)
+        # Whatever the transport keeps itself is not yet the kernel's, and must be waited for.
+        # TCP pauses above the mark, TLS at it.
+        self.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
+        if self.on_made is not None:
+            self.on_made()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol."""
+        return self.inbox.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
+        self.inbox.add(nbytes)
+        self._bytes_received += nbytes
+        self._receives += 1
+        if not self.paused and len(self.inbox) >= max(HIGH_WATER_BYTES, self.wanted):
+            self.paused = True
+            self.transport.pause_reading()
+        _wake(self._came)
+
+    def eof_received(self) -> bool:
+        """See asyncio.BaseProtocol. The other direction of TCP stays open."""
+        if self._tls is None:
+            self._finish()
+            return True
+        # asyncio calls this for a cut stream too; OpenSSL knows whether close_notify came.
+        with suppress(ssl.SSLError):
+            self._clean_end = self._tls.read(1) == b""
+        return False
+
+    def pause_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self.full = False
+        _wake(self._room)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
+            self._take_the_rest(exc)
+        elif self._tls is not None and not (self._clean_end or self._closing):
+            self.error = self.error or Truncated(b"", "its TLS close_notify")
+        self._sock.close()
+        self._finish()
+        self.full = False
+        _wake(self._room)
+        _wake(self._gone)
+
+    def _take_the_rest(self, exc: OSError) -> None:
+        """What the kernel still holds comes before the error that, perhaps, a send has met."""
+        while self._tls is None:
+            try:
+                count = calls.receive_into(self._sock, self.inbox.space(), -math.inf, None)
+            except OSError:
+                break
+            if count <= 0:
+                break
+            self.inbox.add(count)
+            self._bytes_received += count
+            self._receives += 1
+        phase = Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self.ended else Phase.OPEN
+        self.error = self.error or self._lost(exc, phase)
+
+    def _lost(self, error: OSError, phase: Phase, sent_bytes: int = 0) -> ConnectionLost | None:
+        return lost(
+            self._sock,
+            error,
+            phase,
+            local=self.local,
+            peer=self.peer,
+            source=self._causes,
+            sent_bytes=sent_bytes,
+        )
+
+    def _finish(self) -> None:
+        self.ended = True
+        _wake(self._came)
+
+    # ---- called by the stream
+
+    def taken(self) -> None:
+        """Something was taken from the inbox: read on if there is room again."""
+        if self.paused and len(self.inbox) < max(HIGH_WATER_BYTES // 2, self.wanted):
+            self.paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    async def wait_for_data(self, deadline: float | None) -> bool:
+        """Whether more came, at the latest when the stream ended or the deadline passed.
+
+        Raises:
+            ConnectionLost, Truncated: the stream ended by an error, and all that came was told.
+            UsageError: it was closed here.
+        """
+        before = self._bytes_received
+        self.taken()
+        while self._bytes_received == before and not self.ended:
+            self._came = asyncio.get_running_loop().create_future()
+            if not await _in_time(self._came, deadline):
+                break
+        if self._bytes_received > before:
+            return True
+        if self.error is not None:
+            raise self.latched()
+        self._check_open()
+        return False
+
+    async def wait_for_room(self, deadline: float | None) -> bool:
+        """Whether the transport has handed all it had to the kernel; False if the deadline passed."""
+        while self.full:
+            self._room = asyncio.get_running_loop().create_future()
+            if not await _in_time(self._room, deadline):
+                return not self.full
+        return True
+
+    def write(self, data: memoryview) -> None:
+        """Hand one chunk to the transport."""
+        self.transport.write(data)
+        self._bytes_sent += len(data)
+        self._sends += 1
+
+    async def check_writable(self, sent_bytes: int) -> bool:
+        """True while sending makes sense.
+
+        Raises:
+            ConnectionLost, Truncated: the first error; with ``sent_bytes``.
+            ConnectionClosed: this end has shut its direction, or the peer has closed.
+            UsageError: it was closed here.
+        """
+        if self.transport.is_closing() and not self._closing:
+            await _look_once()  # a send has met an error: connection_lost() is about to tell which
+        if self.error is not None:
+            raise self.latched(sent_bytes)
+        self._check_open()
+        if self._shut or self.transport.is_closing():
+            phase = Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED
+            found = self._lost(BrokenPipeError(EPIPE, os.strerror(EPIPE)), phase, sent_bytes)
+            assert found is not None  # EPIPE is in the table for every phase
+            raise found
+        return True
+
+    def shut(self) -> None:
+        """Send FIN after what was written."""
+        if self.error is None and not self._shut:
+            self._shut = True
+            self.transport.write_eof()
+
+    async def close(self, deadline: float | None) -> None:
+        """Close after all was sent, or at once when the deadline has passed."""
+        self._closing = True
+        self._finish()
+        self.transport.close()
+        if self._tls is not None and not self.full:
+            # All is sent; only the peer's own farewell could still come, and it may never do.
+            farewell_s = time.monotonic() + FAREWELL_S
+            deadline = farewell_s if deadline is None else min(deadline, farewell_s)
+        if not await _in_time(asyncio.shield(self._gone), deadline):
+            # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            await asyncio.shield(self._gone)
+
+    def latched(self, sent_bytes: int = 0) -> ConnectionLost | Truncated:
+        """The first error, to be raised once more."""
+        assert self.error is not None
+        return again(self.error, sent_bytes)
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise UsageError("the stream is closed; connect again")
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+async def _in_time(waiter: asyncio.Future[None], deadline: float | None) -> bool:
+    if deadline is None:
+        await waiter
+        return True
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        await _look_once()
+        return waiter.done()
+    try:
+        async with asyncio.timeout(left_s):
+            await waiter
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _look_once() -> None:
+    # One turn of the loop to look at its sockets, one to run what it found there.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)

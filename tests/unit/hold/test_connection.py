@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a blocking connection adds to the stream that every driver gives: threads, and a memory of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conformance.drivers import reset, tcp_pair
+
+from holdfast.errors import Cancelled, ConnectionLost, ConnectionReset, DeadlineExceeded, UsageError
+from holdfast.hold.connection import Connection
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Connection, socket.socket]]:
+    near, far = tcp_pair()
+    held = Connection(near)
+    yield held, far
+    held.close()
+    far.close()
+
+
+Pair = tuple[Connection, socket.socket]
+
+
+def soon(seconds: float = 10) -> float:
+    return time.monotonic() + seconds
+
+
+def waits(one: threading.Thread) -> None:
+    """Give the other thread time to reach its wait."""
+    one.start()
+    time.sleep(0.05)
+
+
+def in_thread(call: object) -> tuple[threading.Thread, list[BaseException]]:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()  # type: ignore[operator]
+        except BaseException as error:  # noqa: BLE001 (handed to the test)
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    waits(thread)
+    return thread, raised
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_another_thread_ends_the_wait_and_nothing_is_lost(pair: Pair, end: str) -> None:
+    near, far = pair
+    far.sendall(b"part")
+    thread, raised = in_thread(lambda: near.recv_exactly(9, deadline=soon()))
+    getattr(near, end)()
+    thread.join(10)
+    assert [type(error) for error in raised] == [Cancelled]
+    assert isinstance(raised[0], Cancelled) and raised[0].partial == b"part"
+    if end == "cancel":
+        assert near.recv(9) == b"part"
+        with pytest.raises(Cancelled):
+            near.recv(9)
+
+
+def test_a_cancelled_send_says_how_far_it_came(pair: Pair) -> None:
+    near, far = pair
+    thread, raised = in_thread(lambda: near.sendall(bytes(64 << 20)))
+    near.cancel()
+    thread.join(10)
+    assert isinstance(raised[0], Cancelled)
+    assert raised[0].sent_bytes == near.counters.bytes_sent > 0
+    far.close()
+
+
+def test_two_threads_in_one_direction_are_refused(pair: Pair) -> None:
+    near, far = pair
+    thread, raised = in_thread(lambda: near.recv_exactly(3, deadline=soon()))
+    with pytest.raises(UsageError, match="another thread is receiving"):
+        near.recv(1)
+    near.sendall(b"the other direction is free")
+    far.sendall(b"end")
+    thread.join(10)
+    assert raised == []
+
+
+def test_both_directions_at_once(pair: Pair) -> None:
+    near, far = pair
+    data = os.urandom(4 << 20)
+
+    def echo() -> None:
+        left = len(data)
+        while left:
+            chunk = far.recv(1 << 16)
+            far.sendall(chunk)
+            left -= len(chunk)
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(echo)
+        pool.submit(near.sendall, data)
+        assert near.recv_exactly(len(data), deadline=soon(20)) == data
+
+
+def test_a_mistake_of_the_caller_is_no_end_of_the_connection(pair: Pair) -> None:
+    near, far = pair
+    with pytest.raises((TypeError, BufferError)):
+        near.recv_into(b"read only")  # type: ignore[arg-type]
+    far.sendall(b"fine")
+    assert (near.recv(9), near.error) == (b"fine", None)
+
+
+def test_a_socket_that_is_not_connected_is_refused() -> None:
+    with socket.socket() as sock, pytest.raises(UsageError, match="not connected"):
+        Connection(sock)
+
+
+def test_a_datagram_socket_is_refused() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(UsageError, match="stream"):
+        Connection(sock)
+
+
+def test_a_negative_length_is_refused(pair: Pair) -> None:
+    with pytest.raises(UsageError):
+        pair[0].recv_exactly(-1)
+
+
+def test_an_announced_length_costs_no_memory(pair: Pair) -> None:
+    """A peer may announce any length; what is held grows with what it really sends."""
+    near, far = pair
+    far.sendall(b"x" * 1000)
+    with pytest.raises(DeadlineExceeded):
+        near.recv_exactly(1 << 40, deadline=soon(0.05))
+    assert len(near._inbox._store) <= 1 << 17
+
+
+def test_the_latched_error_keeps_no_growing_traceback(pair: Pair) -> None:
+    near, far = pair
+    near.sendall(b"unread")
+    reset(far)
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(ConnectionReset) as caught:
+            near.recv(1)
+        lengths.append(len(caught.traceback))
+    assert len(set(lengths[1:])) == 1
+
+
+def test_descriptors_are_given_back() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        near, far = tcp_pair()
+        with Connection(near), far:
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_socket_that_was_reset_before_it_is_wrapped_still_gives_its_data() -> None:
+    near, far = tcp_pair()
+    far.sendall(b"hasty")
+    time.sleep(0.02)
+    reset(far)
+    time.sleep(0.02)
+    with Connection(near) as held:
+        assert (held.peer, held.recv(9)) == (None, b"hasty")
+        with pytest.raises(ConnectionReset):
+            held.recv(9)
+
+
+def test_the_error_of_an_earlier_call_does_not_change(pair: Pair) -> None:
+    near, far = pair
+    far.close()
+    first = None
+    while first is None:
+        try:
+            near.sendall(bytes(1 << 20))
+        except ConnectionLost as error:
+            first = error
+    sent = first.sent_bytes
+    with pytest.raises(ConnectionLost) as caught:
+        near.recv(1)
+    assert (first.sent_bytes, caught.value.sent_bytes, caught.value.loss) == (sent, 0, first.loss)
+
+
+def test_a_handler_that_closes_what_it_interrupts(pair: Pair) -> None:
+    near, _ = pair
+    before = signal.signal(signal.SIGALRM, lambda *_: near.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(Cancelled):
+            near.recv(9, deadline=soon())
+    finally:
+        signal.signal(signal.SIGALRM, before)
