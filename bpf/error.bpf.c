@@ -19,6 +19,15 @@ static __always_inline __u16 queued_error(const struct sock *sk)
 	return BPF_CORE_READ(report, ee.ee_errno);
 }
 
+/*
+ * tcp_done_with_error() (6.10) wakes the program before it reports: one that polls
+ * SO_ERROR, which takes no lock, may have cleared sk_err by then.
+ */
+static __always_inline __u16 taken_error(const struct connection *c)
+{
+	return c ? c->error : 0;
+}
+
 SEC("tp_btf/inet_sk_error_report")
 int BPF_PROG(error_reported, struct sock *sk)
 {
@@ -29,13 +38,15 @@ int BPF_PROG(error_reported, struct sock *sk)
 
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-	key.error = sk->sk_err;
-	if (!key.error && sk->__sk_common.skc_state == TCP_SYN_SENT)
-		key.error = queued_error(sk);
-	if (!key.error)
-		return 0;
 	c = bpf_sk_storage_get(&connections, sk, NULL, 0);
 	key.state = sk->__sk_common.skc_state;
+	key.error = sk->sk_err;
+	if (!key.error && key.state == TCP_SYN_SENT)
+		key.error = queued_error(sk);
+	if (!key.error && key.state == TCP_CLOSE)
+		key.error = taken_error(c);
+	if (!key.error)
+		return 0;
 	key.netns = sock_netns(sk);
 	key.shape = sock_shape((__u64)untyped(ctx, 0));
 	if (c)

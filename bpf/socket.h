@@ -17,7 +17,9 @@ struct connection {
 	__u8 state_before;
 	__u8 baseline_ttl;
 	__u8 exiting; /* the closer was in do_exit */
-	__u8 pad[5];
+	__u8 pad;
+	__u16 error; /* sk_err when it was closed */
+	__u8 pad2[2];
 };
 
 struct {

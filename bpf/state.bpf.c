@@ -176,6 +176,7 @@ static __always_inline void connection_closed(struct sock *sk, int before)
 	if (!c)
 		return;
 	c->state_before = before;
+	c->error = sk->sk_err;
 	/* close() that sends no FIN; ss -K and its like do not shut a socket before (tcp_abort). */
 	if (!c->closer.pid && sk->sk_shutdown == SHUTDOWN_MASK)
 		closer_take(sk, c);

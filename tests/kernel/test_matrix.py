@@ -106,18 +106,6 @@ class Matrix:
         self._pool.shutdown(cancel_futures=True)
 
     def _make(self, name: str, family: int, count: int) -> Outcome:
-        """The case; once more if a timer's error left no record.
-
-        About one in four hundred of them is not seen while much else runs (docs/reference/limits.md),
-        and a case must not fail by chance. One that fails twice does.
-        """
-        outcome = self._make_once(name, family, count)
-        missing = any(one.reset is None and not one.explained for one in outcome.pairings)
-        if missing and name.endswith("_timeout"):
-            outcome = self._make_once(name, family, count)
-        return outcome
-
-    def _make_once(self, name: str, family: int, count: int) -> Outcome:
         one = find(name)
         one.check()
         with CapturedNetwork(family, self.watch) as net:

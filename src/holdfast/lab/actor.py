@@ -327,6 +327,9 @@ class Actor:
             for _ in deadline(wait_s, "an error on the connection"):
                 if poll.poll(0):
                     break
+            # The kernel wakes us before it reports the error to those who trace it, and SO_ERROR would
+            # take it from under them. TCP_INFO waits for the socket's lock: then all is said.
+            state(sock)
             errors.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         return errors
 
