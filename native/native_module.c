@@ -5,6 +5,7 @@
  */
 #include "native.h"
 #include "native_datagrams.h"
+#include "native_inbox.h"
 
 static struct PyModuleDef module = {
 	PyModuleDef_HEAD_INIT,
@@ -19,7 +20,8 @@ PyMODINIT_FUNC PyInit__native(void)
 
 	if (!made)
 		return NULL;
-	if (PyModule_AddFunctions(made, datagram_methods) ||
+	if (PyModule_AddType(made, &inbox_type) ||
+	    PyModule_AddFunctions(made, datagram_methods) ||
 	    PyModule_AddFunctions(made, receive_methods) ||
 	    PyModule_AddIntConstant(made, "DEADLINE", WAIT_DEADLINE) ||
 	    PyModule_AddIntConstant(made, "WOKEN", WAIT_WOKEN))
