@@ -9,6 +9,10 @@
 
 extern PyMethodDef receive_methods[];
 
+PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *receive_into(PyObject *module, PyObject *const *args,
+		       Py_ssize_t count);
+
 /* Why a wait ended without the socket being ready. */
 enum wait_end {
 	WAIT_READY = 0,

@@ -5,6 +5,7 @@
  */
 #include "native.h"
 #include "native_datagrams.h"
+#include "native_front.h"
 #include "native_inbox.h"
 
 static struct PyModuleDef module = {
@@ -20,7 +21,9 @@ PyMODINIT_FUNC PyInit__native(void)
 
 	if (!made)
 		return NULL;
-	if (PyModule_AddType(made, &inbox_type) ||
+	if (PyType_Ready(&awaited_type) ||
+	    PyModule_AddType(made, &front_type) ||
+	    PyModule_AddType(made, &inbox_type) ||
 	    PyModule_AddFunctions(made, datagram_methods) ||
 	    PyModule_AddFunctions(made, receive_methods) ||
 	    PyModule_AddIntConstant(made, "DEADLINE", WAIT_DEADLINE) ||

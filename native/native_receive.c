@@ -82,8 +82,8 @@ static PyObject *move_buffer(PyObject *const *args, Py_ssize_t count, bool out)
 	return moved == WAIT_FAILED ? NULL : PyLong_FromSsize_t(moved);
 }
 
-static PyObject *receive_into(PyObject *module, PyObject *const *args,
-			      Py_ssize_t count)
+PyObject *receive_into(PyObject *module, PyObject *const *args,
+		       Py_ssize_t count)
 {
 	return move_buffer(args, count, false);
 }
@@ -94,8 +94,7 @@ static PyObject *send_from(PyObject *module, PyObject *const *args,
 	return move_buffer(args, count, true);
 }
 
-static PyObject *receive(PyObject *module, PyObject *const *args,
-			 Py_ssize_t count)
+PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
 	struct patience limit;
 	struct transfer one = { .out = false };

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 DEADLINE: int
 WOKEN: int
+
+class Front:
+    def __init__(
+        self, usual_case: str, function: Callable[..., Any], ended: Callable[..., Any] | None = None, /
+    ) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+    def __setattr__(self, name: str, value: object) -> None: ...
+    def __call__(self, *args: Any, **named: Any) -> Any: ...
 
 class Inbox:
     reserve_bytes: int
