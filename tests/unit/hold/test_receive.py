@@ -67,6 +67,18 @@ def test_into_a_buffer_and_into_an_empty_one(pair: Pair) -> None:
     assert (recv_into(near, memoryview(buffer)[2:]), buffer) == (5, bytearray(b"\0\0hello\0"))
 
 
+def test_nothing_is_not_waited_for() -> None:
+    """The kernel would, on a Unix socket."""
+    near, far = unix_pair()
+    assert (recv(near, 0), recv_into(near, bytearray())) == (b"", 0)
+    near.close()
+    far.close()
+    for call in (lambda: recv(near, 0), lambda: recv_into(near, bytearray())):
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno == errno.EBADF
+
+
 @pytest.mark.parametrize("timeout", [None, 0.0, 30.0])
 def test_the_deadline_governs_whatever_mode_the_socket_has(pair: Pair, timeout: float | None) -> None:
     near, _ = pair
