@@ -80,19 +80,21 @@ def test_arguments_may_have_their_names() -> None:
     far.close()
 
 
-def test_a_subclass_of_socket_is_left_to_the_function() -> None:
-    class Counting(socket.socket):
-        asked = 0
+def test_a_subclass_of_socket_is_left_to_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TLS socket is one."""
 
-        def fileno(self) -> int:
-            self.asked += 1
-            return super().fileno()
+    class Calls:
+        @staticmethod
+        def receive(sock: socket.socket, *_: object) -> bytes:
+            return type(sock).__name__.encode()
 
+    class Special(socket.socket): ...
+
+    monkeypatch.setattr(receive, "calls", Calls)
     near, far = unix_pair()
-    held = Counting(fileno=near.detach())
+    held = Special(fileno=near.detach())
     far.sendall(b"data")
-    assert receive.recv(held, 9) == b"data"
-    assert held.asked > 0
+    assert receive.recv(held, 9) == b"Special"
     held.close()
     far.close()
 
@@ -260,6 +262,23 @@ def test_waiting_goes_on_as_the_function_and_its_errors_come_out(run: Any) -> No
         assert [await stream.recv(2**70), await stream.recv(1)] == [b"abc", b""]
 
     with_stream(run, work, b"abc")
+
+
+def test_no_reference_is_kept_by_an_awaitable() -> None:
+    async def work(stream: Stream, far: socket.socket) -> None:
+        size, deadline = int("1000"), time.monotonic() + 9
+        before = sys.getrefcount(stream), sys.getrefcount(size), sys.getrefcount(deadline)
+        for _ in range(20):
+            assert len(await stream.recv_exactly(size, deadline=deadline)) == size
+            with pytest.raises(DeadlineExceeded):
+                await stream.recv_exactly(1 << 20, deadline=-1.0)
+            stream.recv(size, deadline=deadline).close()  # type: ignore[attr-defined]
+            with pytest.raises(ValueError):
+                stream.recv(size, deadline=deadline).throw(ValueError())  # type: ignore[attr-defined]
+        gc.collect()
+        assert (sys.getrefcount(stream), sys.getrefcount(size), sys.getrefcount(deadline)) == before
+
+    with_stream(asyncio.run, work, bytes(20_000))
 
 
 def test_it_is_awaited_once() -> None:
