@@ -7,6 +7,7 @@
 #include "native_datagrams.h"
 #include "native_front.h"
 #include "native_inbox.h"
+#include "native_wait.h"
 
 static struct PyModuleDef module = {
 	PyModuleDef_HEAD_INIT,
