@@ -4,7 +4,7 @@
  * and calls the function for the rest: other arguments, TLS sockets, what has to be waited for.
  */
 #include "native_front.h"
-#include "native.h"
+#include "native_receive.h"
 
 #include <stddef.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * holdfast._native: system calls on sockets for which Python's own layer costs too much. Each concern
- * has a file and a method table of its own; policy and errors live in Python.
+ * holdfast._native: what is done for each message, where Python's own layer costs too much. Each concern
+ * has a file of its own; policy and errors live in Python.
  */
-#include "native.h"
+#include "native_receive.h"
 #include "native_datagrams.h"
 #include "native_front.h"
 #include "native_inbox.h"
@@ -12,7 +12,7 @@
 static struct PyModuleDef module = {
 	PyModuleDef_HEAD_INIT,
 	.m_name = "holdfast._native",
-	.m_doc = "System calls on sockets, as far as Holdfast needs them fast.",
+	.m_doc = "What Holdfast does for each message.",
 	.m_size = -1,
 };
 

@@ -4,7 +4,7 @@
  * blocking sockets too, so nobody's O_NONBLOCK is touched.
  */
 #define _GNU_SOURCE /* POLLRDHUP */
-#include "native.h"
+#include "native_receive.h"
 #include "native_wait.h"
 
 #include <errno.h>

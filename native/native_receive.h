@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of holdfast._native share. */
-#ifndef HOLDFAST_NATIVE_H
-#define HOLDFAST_NATIVE_H
+/* recv and send on one socket. */
+#ifndef HOLDFAST_NATIVE_RECEIVE_H
+#define HOLDFAST_NATIVE_RECEIVE_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
