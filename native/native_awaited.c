@@ -135,10 +135,53 @@ static PyObject *awaited_send_method(PyObject *self, PyObject *value)
 	return result;
 }
 
+#if PY_VERSION_HEX >= 0x030c0000
+/*
+ * From 3.12 on the interpreter does not ask am_send but takes the result out of a StopIteration, and to
+ * make one costs more than all the rest. So one is kept, for as long as nobody else has seen it.
+ */
+static PyStopIterationObject *stop;
+
+static bool stop_is_ours(void)
+{
+	return stop && Py_REFCNT(stop) == 1 && !stop->traceback &&
+	       !stop->context;
+}
+
+static PyObject *awaited_next(PyObject *self)
+{
+	PyObject *result;
+
+	if (awaited_send(self, Py_None, &result) != PYGEN_RETURN)
+		return result;
+	if (!stop_is_ours())
+		Py_XSETREF(stop, (PyStopIterationObject *)PyObject_CallNoArgs(
+					 PyExc_StopIteration));
+	if (stop) {
+		Py_XSETREF(stop->value, result);
+		PyErr_SetRaisedException(Py_NewRef((PyObject *)stop));
+	} else {
+		Py_DECREF(result);
+	}
+	return NULL;
+}
+
+/* The interpreter has the result: the kept exception must not keep it, too. */
+static void stop_forget(void)
+{
+	if (stop_is_ours() && stop->value != Py_None)
+		Py_XSETREF(stop->value, Py_NewRef(Py_None));
+}
+#else
 static PyObject *awaited_next(PyObject *self)
 {
 	return awaited_send_method(self, Py_None);
 }
+
+static void stop_forget(void)
+{
+}
+#endif
 
 /* Raise what throw() was given: an exception, or a class and perhaps a value and a traceback. */
 static PyObject *raise_given(PyObject *const *args, Py_ssize_t count)
@@ -271,6 +314,7 @@ static void awaited_dealloc(PyObject *self)
 	PyObject_GC_UnTrack(self);
 	awaited_clear(self);
 	PyObject_GC_Del(self);
+	stop_forget();
 }
 
 static PyObject *awaited_make(PyObject *self, PyObject *const *args,

@@ -333,6 +333,24 @@ def test_it_can_be_driven_by_hand() -> None:
     with_stream(asyncio.run, work, b"ab")
 
 
+def test_every_result_is_told_by_an_exception_of_its_own() -> None:
+    """From Python 3.12 on one exception serves again and again, unless somebody has kept it."""
+
+    async def work(stream: Stream, far: socket.socket) -> None:
+        kept = []
+        for _ in range(3):
+            try:
+                next(stream.recv(1).__await__())
+            except StopIteration as end:
+                kept.append(end)
+            await stream.recv(1)
+        assert [end.value for end in kept] == [b"a", b"c", b"e"]
+        data, alike = await stream.recv_exactly(1000), bytes(bytearray(1000))
+        assert (data, sys.getrefcount(data)) == (alike, sys.getrefcount(alike))
+
+    with_stream(asyncio.run, work, b"abcdef" + bytes(1000))
+
+
 def test_it_does_not_run_inside_itself() -> None:
     class Stub:
         inbox = None
