@@ -263,6 +263,14 @@ static PyObject *awaited_await(PyObject *self)
 
 /* ---- the type */
 
+/* The name that a task shows for what it runs. */
+static PyObject *awaited_name(PyObject *self, void *attribute)
+{
+	struct awaited *one = (struct awaited *)self;
+
+	return PyObject_GetAttrString(one->front->plain, attribute);
+}
+
 /* A forgotten `await` is told as for a coroutine. */
 static void awaited_finalize(PyObject *self)
 {
@@ -272,7 +280,7 @@ static void awaited_finalize(PyObject *self)
 	if (one->stage != FRESH)
 		return;
 	PyErr_Fetch(&type, &error, &trace);
-	name = PyObject_GetAttrString(one->front->plain, "__qualname__");
+	name = awaited_name(self, "__qualname__");
 	if (!name || PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
 				      "coroutine '%S' was never awaited", name))
 		PyErr_WriteUnraisable(self);
@@ -301,8 +309,7 @@ static int awaited_clear(PyObject *self)
 	Py_CLEAR(one->stream);
 	Py_CLEAR(one->size);
 	Py_CLEAR(one->deadline);
-	Py_CLEAR(one->front);
-	return 0;
+	return 0; /* the front stays until the end: it tells the name */
 }
 
 static void awaited_dealloc(PyObject *self)
@@ -313,6 +320,7 @@ static void awaited_dealloc(PyObject *self)
 		return; /* somebody has kept it */
 	PyObject_GC_UnTrack(self);
 	awaited_clear(self);
+	Py_CLEAR(one->front);
 	PyObject_GC_Del(self);
 	stop_forget();
 }
@@ -360,6 +368,12 @@ static PyMethodDef awaited_methods[] = {
 	{ NULL, NULL, 0, NULL },
 };
 
+static PyGetSetDef awaited_properties[] = {
+	{ "__name__", awaited_name, NULL, NULL, "__name__" },
+	{ "__qualname__", awaited_name, NULL, NULL, "__qualname__" },
+	{ NULL },
+};
+
 static PyAsyncMethods awaited_as_async = {
 	.am_await = awaited_await,
 	.am_send = awaited_send,
@@ -374,6 +388,7 @@ PyTypeObject awaited_type = {
 	.tp_as_async = &awaited_as_async,
 	.tp_iternext = awaited_next,
 	.tp_methods = awaited_methods,
+	.tp_getset = awaited_properties,
 	.tp_traverse = awaited_traverse,
 	.tp_clear = awaited_clear,
 	.tp_dealloc = awaited_dealloc,
