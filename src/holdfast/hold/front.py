@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import sys
@@ -46,6 +45,9 @@ def _mark(made: Any) -> Any:
     """Tell the standard library that calling it gives an awaitable."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(made)
+    # Here, because who only blocks need not load asyncio.
+    from asyncio import coroutines
+
     # What Cython sets, too: before 3.12 there is no public way.
-    made._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    made._is_coroutine = coroutines._is_coroutine  # type: ignore[attr-defined]
     return made
