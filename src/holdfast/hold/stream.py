@@ -36,7 +36,7 @@ class Stream:
 
     def __init__(self, causes: CauseSource | None = None) -> None:
         self.protocol = StreamProtocol(causes)
-        self.inbox = self.protocol.inbox
+        self.inbox = self.protocol.inbox  # where the compiled fronts of recv and recv_exactly look
         self._receiving = self._sending = False
 
     @property

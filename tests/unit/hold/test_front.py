@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
+from unittest import mock
 
 import pytest
 import uvloop
@@ -280,6 +281,15 @@ def test_no_reference_is_kept_by_an_awaitable() -> None:
         assert (sys.getrefcount(stream), sys.getrefcount(size), sys.getrefcount(deadline)) == before
 
     with_stream(asyncio.run, work, bytes(20_000))
+
+
+def test_a_program_that_uses_it_can_be_tested_with_a_mock() -> None:
+    async def work() -> list[bytes]:
+        stream = mock.create_autospec(Stream, instance=True)
+        stream.recv.return_value = b"mocked"
+        return [await stream.recv(3), await stream.recv(3, deadline=1.0)]
+
+    assert asyncio.run(work()) == [b"mocked", b"mocked"]
 
 
 def test_it_is_awaited_once() -> None:
