@@ -11,12 +11,24 @@ from typing import NoReturn
 from holdfast.errors import DeadlineExceeded
 from holdfast.hold import calls
 from holdfast.hold.calls import Readable, Writable
+from holdfast.hold.front import front
 from holdfast.hold.loss import lost
 from holdfast.hold.tls import TlsCalls
 
 _TLS = TlsCalls()
 
 
+def _ended(sock: socket.socket, error: OSError | None, sent_bytes: int = 0) -> NoReturn:
+    """Raise what it means that a call ended with this error; None is that time was up."""
+    if error is None:
+        raise DeadlineExceeded(sent_bytes=sent_bytes)
+    found = lost(sock, error, sent_bytes=sent_bytes)
+    if found is None:
+        raise error
+    raise found from error
+
+
+@front("receive", _ended)
 def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes:
     """Up to ``n`` bytes as soon as any are there; ``b""`` at the end of the peer's stream, or if ``n`` is 0.
 
@@ -44,12 +56,13 @@ def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes
         else:
             data = calls.receive(sock, n, deadline, None)
     except OSError as error:
-        _raise(sock, error)
+        _ended(sock, error)
     if isinstance(data, int):
-        raise DeadlineExceeded()
+        _ended(sock, None)
     return data
 
 
+@front("receive_into", _ended)
 def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None = None) -> int:
     """How many bytes were put at the start of ``buffer``; 0 at the end of the stream, or if it is empty.
 
@@ -61,9 +74,9 @@ def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None =
         else:
             count = calls.receive_into(sock, buffer, deadline, None)
     except OSError as error:
-        _raise(sock, error)
+        _ended(sock, error)
     if count < 0:
-        raise DeadlineExceeded()
+        _ended(sock, None)
     return count
 
 
@@ -89,14 +102,7 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
             error.characters_written = sent
             raise
         except OSError as error:
-            _raise(sock, error, sent)
+            _ended(sock, error, sent)
         if count < 0:
-            raise DeadlineExceeded(sent_bytes=sent)
+            _ended(sock, None, sent)
         sent += count
-
-
-def _raise(sock: socket.socket, error: OSError, sent_bytes: int = 0) -> NoReturn:
-    found = lost(sock, error, sent_bytes=sent_bytes)
-    if found is None:
-        raise error
-    raise found from error
