@@ -45,15 +45,7 @@ static ssize_t move_bytes(struct wait *wait, const struct transfer *one)
 		Py_END_ALLOW_THREADS;
 		if (moved >= 0)
 			return moved;
-		if (error == EINTR) {
-			end = wait_interrupted(wait);
-		} else if (error == EAGAIN || error == EWOULDBLOCK) {
-			end = wait_ready(wait);
-		} else {
-			errno = error;
-			PyErr_SetFromErrno(PyExc_OSError);
-			end = WAIT_FAILED;
-		}
+		end = wait_after(wait, error);
 		if (end != WAIT_READY)
 			return end;
 	}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import select
 import signal
 import socket
 import threading
@@ -158,6 +159,46 @@ def test_what_a_signal_handler_raises_goes_up(pair: Pair) -> None:
             recv(pair[0], 9, deadline=time.monotonic() + 10)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_that_another_thread_took_is_served_while_this_one_waits(pair: Pair) -> None:
+    """The kernel may give it to any thread; Python runs the handler in the main one."""
+    near, far = pair
+    before = signal.signal(signal.SIGUSR1, lambda *_: far.sendall(b"served"))
+    threading.Timer(0.02, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)).start()
+    try:
+        assert recv(near, 9, deadline=time.monotonic() + 5) == b"served"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def leave_on_the_error_queue(sock: socket.socket) -> None:
+    """The time stamp of a sent byte, which nobody takes: poll says POLLERR from then on."""
+    so_timestamping, flags = 37, 1 << 1 | 1 << 4 | 1 << 11  # net_tstamp.h: TX and all software, TSONLY
+    sock.setsockopt(socket.SOL_SOCKET, so_timestamping, flags)
+    sock.sendall(b"!")
+    poll = select.poll()
+    poll.register(sock, 0)
+    assert poll.poll(5000) == [(sock.fileno(), select.POLLERR)]
+
+
+def test_an_unread_error_queue_neither_ends_a_wait_nor_spins(pair: Pair) -> None:
+    near, far = pair
+    leave_on_the_error_queue(near)
+    began, busy = time.monotonic(), time.thread_time()
+    with pytest.raises(DeadlineExceeded):
+        recv(near, 9, deadline=began + 0.2)
+    with pytest.raises(DeadlineExceeded):
+        sendall(near, bytes(16 << 20), deadline=time.monotonic() + 0.2)
+    assert 0.4 <= time.monotonic() - began < 5
+    assert time.thread_time() - busy < 0.1
+    threading.Timer(0.05, far.sendall, [b"data"]).start()
+    assert recv(near, 9, deadline=time.monotonic() + 10) == b"data"
+
+
+def test_a_signal_is_served_in_spite_of_an_unread_error_queue(pair: Pair) -> None:
+    leave_on_the_error_queue(pair[0])
+    test_what_a_signal_handler_raises_goes_up(pair)
 
 
 def test_a_socket_that_another_thread_closes_is_noticed(pair: Pair) -> None:
