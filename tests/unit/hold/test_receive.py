@@ -17,7 +17,7 @@ import pytest
 from conformance.drivers import Certificate, handshaking, reset, tcp_pair, unix_pair
 
 from holdfast import _native
-from holdfast.errors import ConnectionReset, DeadlineExceeded, Truncated
+from holdfast.errors import ConnectionReset, DeadlineExceeded, Truncated, UsageError
 from holdfast.hold import portable, receive
 from holdfast.hold.receive import sendall
 
@@ -122,12 +122,19 @@ def test_a_deadline_in_the_past_takes_what_is_there(pair: Pair) -> None:
         recv(near, 9, deadline=0.0)
 
 
-@pytest.mark.parametrize("deadline", [float("nan")])
-def test_nonsense_is_refused(pair: Pair, deadline: float) -> None:
-    with pytest.raises(ValueError):
-        recv(pair[0], 9, deadline=deadline)
-    with pytest.raises(ValueError):
-        recv(pair[0], -1)
+def test_nonsense_is_refused_even_if_data_waits(pair: Pair) -> None:
+    near, far = pair
+    far.sendall(b"data")
+    nan = float("nan")
+    for call in (lambda: recv(near, 9, deadline=nan), lambda: recv_into(near, bytearray(9), deadline=nan),
+                 lambda: sendall(near, b"x", deadline=nan)):  # fmt: skip
+        with pytest.raises(UsageError, match=r"^the deadline is nan; give seconds of time.monotonic\(\)"):
+            call()
+    with pytest.raises(UsageError, match=r"^-1 bytes were asked for; ask for 0 or more$"):
+        recv(near, -1)
+    with pytest.raises(TypeError):
+        recv(near, 2.0)  # type: ignore[arg-type]
+    assert recv(near, 9) == b"data"
 
 
 def test_a_storm_of_signals_neither_ends_nor_prolongs_a_wait(pair: Pair) -> None:
