@@ -96,19 +96,25 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
     asked_deadline(deadline)
     if deadline is None and (timeout := sock.gettimeout()):
         deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
-    view = memoryview(data).cast("B")
     sent = 0
-    while sent < len(view):
-        try:
-            if isinstance(sock, SSLSocket):
-                count = _TLS.send_from(sock, view[sent:], deadline, None)
-            else:
-                count = calls.send_from(sock, view[sent:], deadline, None)
-        except BlockingIOError as error:
-            error.characters_written = sent
-            raise
-        except OSError as error:
-            _ended(sock, error, sent)
-        if count < 0:
-            _ended(sock, None, sent)
-        sent += count
+    # Released on return: a caller may resize its bytearray even while it handles the error.
+    with memoryview(data) as whole, whole.cast("B") as view:
+        while sent < len(view):
+            with view[sent:] as rest:
+                sent += _send_some(sock, rest, deadline, sent)
+
+
+def _send_some(sock: socket.socket, rest: memoryview, deadline: float | None, sent: int) -> int:
+    try:
+        if isinstance(sock, SSLSocket):
+            count = _TLS.send_from(sock, rest, deadline, None)
+        else:
+            count = calls.send_from(sock, rest, deadline, None)
+    except BlockingIOError as error:
+        error.characters_written = sent
+        raise
+    except OSError as error:
+        _ended(sock, error, sent)
+    if count < 0:
+        _ended(sock, None, sent)
+    return count

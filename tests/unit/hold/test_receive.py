@@ -17,7 +17,7 @@ import pytest
 from conformance.drivers import Certificate, handshaking, reset, tcp_pair, unix_pair
 
 from holdfast import _native
-from holdfast.errors import ConnectionReset, DeadlineExceeded, Truncated, UsageError
+from holdfast.errors import ConnectionLost, ConnectionReset, DeadlineExceeded, Truncated, UsageError
 from holdfast.hold import portable, receive
 from holdfast.hold.receive import sendall
 
@@ -266,6 +266,23 @@ def test_a_send_out_of_time_says_how_far_it_came() -> None:
         got += len(data)
     far.close()
     assert got == sent > 0
+
+
+def test_what_was_given_may_be_resized_while_the_error_is_handled() -> None:
+    near, far = unix_pair()
+    data = bytearray(8 << 20)
+    try:
+        sendall(near, data, deadline=time.monotonic() + 0.05)
+    except DeadlineExceeded as error:
+        del data[: error.sent_bytes]
+    assert 0 < len(data) < 8 << 20
+    far.close()
+    try:
+        sendall(near, data)
+    except ConnectionLost:
+        data.clear()
+    assert not data
+    near.close()
 
 
 def test_a_send_that_may_not_wait_says_how_far_it_came() -> None:
