@@ -40,7 +40,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
         full: the transport asks to send no more for now.
         error: the first error.
         local, peer: addresses, kept after a reset.
-        on_made: called once connected.
+        on_made: called once connected, or when that has failed.
+        not_made: why it has failed.
     """
 
     def __init__(self, causes: CauseSource | None) -> None:
@@ -51,11 +52,12 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.local: str | None = None
         self.peer: str | None = None
         self.on_made: Callable[[], None] | None = None
+        self.not_made: OSError | None = None
         self.transport: asyncio.Transport
         self._sock: socket.socket
         self._causes = causes
         self._tls: ssl.SSLObject | None = None
-        self.paused = self._closing = self._clean_end = self._shut = False
+        self.paused = self._closing = self._cut = self._clean_end = self._shut = False
         self._came: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None]
@@ -72,15 +74,24 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         self._gone = asyncio.get_running_loop().create_future()
         self._tls = transport.get_extra_info("ssl_object")
+        try:
+            self._adopt(transport.get_extra_info("socket").fileno())
+        except OSError as error:
+            # Else the peer would wait for ever: asyncio goes on with a protocol that failed here.
+            self.not_made = error
+            self.transport.abort()
+        made, self.on_made = self.on_made, None  # it knows the stream, which knows us: no cycle
+        if made is not None:
+            made()
+
+    def _adopt(self, fd: int) -> None:
         # A socket of our own on the same file: when asyncio tells of a loss, its own may be closed already.
-        self._sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self._sock = socket.socket(fileno=os.dup(fd))
         self.local = address(self._sock, socket.socket.getsockname)
         self.peer = address(self._sock, socket.socket.getpeername)
         # Whatever the transport keeps itself is not yet the kernel's, and must be waited for.
         # TCP pauses above the mark, TLS at it.
         self.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
-        if self.on_made is not None:
-            self.on_made()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio.BufferedProtocol."""
@@ -118,15 +129,25 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
-        if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
-            self._take_the_rest(exc)
-        elif self._tls is not None and not (self._clean_end or self._closing):
-            self.error = self.error or Truncated(b"", "its TLS close_notify")
-        self._sock.close()
+        if self.not_made is None:
+            self._conclude(exc)
+            self._sock.close()
         self._finish()
         self.full = False
         _wake(self._room)
         _wake(self._gone)
+
+    def _conclude(self, exc: Exception | None) -> None:
+        """Remember the first error."""
+        # Closing, and nothing left to send or no time for it: what happens now is of no consequence.
+        if self._closing and (self._cut or not self.full):
+            return
+        if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
+            self._take_the_rest(exc)
+        elif self._tls is not None and not (self._clean_end or self._closing):
+            cut = Truncated(b"", "its TLS close_notify")
+            cut.__cause__ = exc  # what OpenSSL found wrong with the peer's bytes
+            self.error = self.error or cut
 
     def _take_the_rest(self, exc: OSError) -> None:
         """What the kernel still holds comes before the error that, perhaps, a send has met."""
@@ -199,7 +220,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
                 return not self.full
         return True
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Hand one chunk to the transport."""
         self.transport.write(data)
         self._bytes_sent += len(data)
@@ -226,7 +247,12 @@ class StreamProtocol(asyncio.BufferedProtocol):
         return True
 
     def shut(self) -> None:
-        """Send FIN after what was written."""
+        """Send FIN after what was written.
+
+        Raises:
+            UsageError: it was closed here.
+        """
+        self._check_open()
         if self.error is None and not self._shut:
             self._shut = True
             self.transport.write_eof()
@@ -242,14 +268,23 @@ class StreamProtocol(asyncio.BufferedProtocol):
             deadline = farewell_s if deadline is None else min(deadline, farewell_s)
         if not await _in_time(asyncio.shield(self._gone), deadline):
             # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
+            self._cut = True
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
             await asyncio.shield(self._gone)
 
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = self._cut = True
+        self._finish()
+        self.transport.abort()
+
     def latched(self, sent_bytes: int = 0) -> ConnectionLost | Truncated:
         """The first error, to be raised once more."""
         assert self.error is not None
-        return again(self.error, sent_bytes)
+        found = again(self.error, sent_bytes)
+        found.__cause__ = self.error.__cause__
+        return found
 
     def _check_open(self) -> None:
         if self._closing:
