@@ -29,6 +29,11 @@ FAREWELL_S = 1.0
 """How long closing a TLS stream waits for the peer's close_notify."""
 
 
+NAP_S = 0.001
+IN_VAIN = 3
+"""So many reads that bring nothing, one after the other, are no accident."""
+
+
 class StreamProtocol(asyncio.BufferedProtocol):
     """Fills the inbox, stops reading while it is full, and remembers the first error.
 
@@ -58,6 +63,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._causes = causes
         self._tls: ssl.SSLObject | None = None
         self.paused = self._closing = self._cut = self._clean_end = self._shut = False
+        self._in_vain = 0  # reads since the last that brought something
         self._came: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None]
@@ -95,10 +101,15 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio.BufferedProtocol."""
+        self._in_vain += 1
+        if self._in_vain > IN_VAIN:
+            # Soon, because libuv does not expect to be stopped in the middle of a read.
+            asyncio.get_running_loop().call_soon(self._nap)
         return self.inbox.space()
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
+        self._in_vain = 0
         self.inbox.add(nbytes)
         self._bytes_received += nbytes
         self._receives += 1
@@ -107,6 +118,17 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self.inbox.reserve_bytes = self._low_water_bytes()
             self.transport.pause_reading()
         _wake(self._came)
+
+    def _nap(self) -> None:
+        # Ready, and nothing there: an unread error queue keeps EPOLLERR set, and the loop would spin.
+        silent = self._in_vain and not self.ended and self._tls is None
+        if silent and not self.paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_later(NAP_S, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """See asyncio.BaseProtocol. The other direction of TCP stays open."""
@@ -186,8 +208,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if self.paused and len(self.inbox) < self._low_water_bytes():
             self.paused = False
             self.inbox.reserve_bytes = 0
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
+            self._read_on()
 
     def _low_water_bytes(self) -> int:
         return max(HIGH_WATER_BYTES // 2, self.wanted)

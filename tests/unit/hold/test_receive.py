@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-import select
 import signal
 import socket
 import threading
@@ -14,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conformance.drivers import Certificate, handshaking, reset, tcp_pair, unix_pair
+from conformance.drivers import Certificate, handshaking, leave_on_the_error_queue, reset, tcp_pair, unix_pair
 
 from holdfast import _native
 from holdfast.errors import ConnectionLost, ConnectionReset, DeadlineExceeded, Truncated, UsageError
@@ -177,16 +176,6 @@ def test_a_signal_that_another_thread_took_is_served_while_this_one_waits(pair: 
         assert recv(near, 9, deadline=time.monotonic() + 5) == b"served"
     finally:
         signal.signal(signal.SIGUSR1, before)
-
-
-def leave_on_the_error_queue(sock: socket.socket) -> None:
-    """The time stamp of a sent byte, which nobody takes: poll says POLLERR from then on."""
-    so_timestamping, flags = 37, 1 << 1 | 1 << 4 | 1 << 11  # net_tstamp.h: TX and all software, TSONLY
-    sock.setsockopt(socket.SOL_SOCKET, so_timestamping, flags)
-    sock.sendall(b"!")
-    poll = select.poll()
-    poll.register(sock, 0)
-    assert poll.poll(5000) == [(sock.fileno(), select.POLLERR)]
 
 
 def test_an_unread_error_queue_neither_ends_a_wait_nor_spins(pair: Pair) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from conformance.drivers import Certificate, reset, tcp_pair
+from conformance.drivers import Certificate, leave_on_the_error_queue, reset, tcp_pair
 
 from holdfast.errors import ConnectionLost, DeadlineExceeded, Truncated, UsageError
 from holdfast.hold import stream_protocol
@@ -132,6 +132,20 @@ def test_a_deadline_shows_the_beginning_of_a_long_message_and_keeps_it_all(run: 
         await sending
         assert caught.value.partial == message[:PARTIAL_BYTES]
         assert await stream.recv_exactly(1 << 20) == message
+
+    with_stream(run, work)
+
+
+def test_an_unread_error_queue_neither_ends_a_wait_nor_spins(run: Run) -> None:
+    async def work(stream: Stream, far: socket.socket) -> None:
+        leave_on_the_error_queue(stream.protocol._sock)
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await stream.recv(1, deadline=began + 0.2)
+        assert time.monotonic() - began < 5
+        assert 10 < stream.protocol._in_vain < 1000  # a loop that spins makes tens of thousands
+        far.sendall(b"!" + bytes(1 << 20))
+        assert await stream.recv_exactly((1 << 20) + 1) == b"!" + bytes(1 << 20)
 
     with_stream(run, work)
 
