@@ -159,9 +159,9 @@ def test_what_a_signal_handler_raises_goes_up(pair: Pair) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
     try:
         with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
             recv(pair[0], 9, deadline=time.monotonic() + 10)
     finally:
         signal.signal(signal.SIGALRM, before)
