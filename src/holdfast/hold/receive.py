@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from holdfast.errors import DeadlineExceeded
 from holdfast.hold import calls
+from holdfast.hold.asked import asked_deadline, asked_size
 from holdfast.hold.calls import Readable, Writable
 from holdfast.hold.front import front
 from holdfast.hold.loss import lost
@@ -47,9 +48,12 @@ def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes
         BlockingIOError: nothing is there, the socket is non-blocking and no deadline was given.
         ConnectionLost: the kernel ended the connection. Data that came before a RST is returned first.
         Truncated: a TLS stream ended without the peer's close_notify.
+        UsageError: ``n`` is negative, or the deadline not a number.
         OSError: the call itself was wrong (EBADF for a socket that another thread closed, noticed within
             half a second).
     """
+    asked_size(n)
+    asked_deadline(deadline)
     try:
         if isinstance(sock, SSLSocket):
             data = _TLS.receive(sock, n, deadline, None)
@@ -68,6 +72,7 @@ def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None =
 
     Args and errors as for :func:`recv`.
     """
+    asked_deadline(deadline)
     try:
         if isinstance(sock, SSLSocket):
             count = _TLS.receive_into(sock, buffer, deadline, None)
@@ -88,21 +93,28 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
     Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later
     (BlockingIOError calls it ``characters_written``).
     """
+    asked_deadline(deadline)
     if deadline is None and (timeout := sock.gettimeout()):
         deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
-    view = memoryview(data).cast("B")
     sent = 0
-    while sent < len(view):
-        try:
-            if isinstance(sock, SSLSocket):
-                count = _TLS.send_from(sock, view[sent:], deadline, None)
-            else:
-                count = calls.send_from(sock, view[sent:], deadline, None)
-        except BlockingIOError as error:
-            error.characters_written = sent
-            raise
-        except OSError as error:
-            _ended(sock, error, sent)
-        if count < 0:
-            _ended(sock, None, sent)
-        sent += count
+    # Released on return: a caller may resize its bytearray even while it handles the error.
+    with memoryview(data) as whole, whole.cast("B") as view:
+        while sent < len(view):
+            with view[sent:] as rest:
+                sent += _send_some(sock, rest, deadline, sent)
+
+
+def _send_some(sock: socket.socket, rest: memoryview, deadline: float | None, sent: int) -> int:
+    try:
+        if isinstance(sock, SSLSocket):
+            count = _TLS.send_from(sock, rest, deadline, None)
+        else:
+            count = calls.send_from(sock, rest, deadline, None)
+    except BlockingIOError as error:
+        error.characters_written = sent
+        raise
+    except OSError as error:
+        _ended(sock, error, sent)
+    if count < 0:
+        _ended(sock, None, sent)
+    return count
