@@ -1,0 +1,164 @@
+"""What only several connections together can tell: who answers for a host, bursts, a refused option."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from holdfast.causes import CAUSES, Severity
+from holdfast.events import Endpoint, Evidence
+from holdfast.watch.capture.flow import CWR, ECE, Option
+from holdfast.watch.diagnose.judge import Judged, sentence
+
+BURST_NS, BURST = 10_000_000, 3
+"""So many connections of one server reset within this time are one act: a listener or a process ended."""
+
+AGAIN_NS = 60_000_000_000
+"""A client that tries again without an option does so within this time."""
+
+Ttls = dict[str, tuple[int, int]]
+"""Lowest and highest TTL of what each address sent, RSTs aside."""
+
+_OPTIONS = (
+    (Option.FAST_OPEN, "TCP Fast Open"),
+    (Option.MPTCP, "Multipath TCP"),
+    (Option.TIMESTAMP, "timestamps"),
+    (Option.WINDOW_SCALE, "window scaling"),
+    (Option.SACK_PERMITTED, "selective acknowledgment"),
+)
+
+
+def refine(found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened]) -> list[Judged]:
+    """The same records, those that others shed light on told better.
+
+    Args:
+        ttls: of every address, from all connections of the capture.
+        opened: connections whose handshake was answered, for those that were refused before.
+    """
+    known = _with_own(found, ttls)
+    bursts = _bursts(found)
+    accepted = _by_server(opened)
+    refined = []
+    for one in found:
+        if one.refused:
+            one = _option_refused(one, accepted) or _who_refuses(one, known)
+        elif id(one) in bursts:
+            one = _in_burst(one, bursts[id(one)])
+        refined.append(one)
+    return refined
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection that was accepted: its client, server and port, when, and what its SYN carried."""
+
+    client_ip: str
+    server: Endpoint
+    syn_ns: int
+    syn_flags: int
+    syn_options: int
+
+
+def _with_own(found: Sequence[Judged], ttls: Ttls) -> Ttls:
+    merged = dict(ttls)
+    for one in found:
+        for ip, span in (
+            (one.explained.client.ip, one.client_ttl),
+            (one.explained.server.ip, one.server_ttl),
+        ):
+            if span is not None:
+                low, high = merged.get(ip, span)
+                merged[ip] = min(low, span[0]), max(high, span[1])
+    return merged
+
+
+def _who_refuses(one: Judged, ttls: Ttls) -> Judged:
+    """A refusal, held against the hop counts of what else the server's address sent."""
+    span = ttls.get(one.explained.server.ip)
+    if span is None or one.rst_ttl is None or one.explained.sender == "path":
+        return one
+    low, high = span
+    usual = f"{low}" if low == high else f"{low} to {high}"
+    if low <= one.rst_ttl <= high:
+        fact = f"TTL {one.rst_ttl}, as in other connections of that server ({usual}): its host refused"
+        return _told(one, "connection_refused", "server", fact, 2)
+    if low == high and one.answers:
+        fact = (
+            f"TTL {one.rst_ttl}, but other connections of that server have "
+            f"{usual}: somebody before it refused"
+        )
+        return _told(one, "path_firewall_reject", "path", fact, 3)
+    return one
+
+
+def _by_server(opened: Sequence[Opened]) -> dict[tuple[str, Endpoint], list[Opened]]:
+    grouped: dict[tuple[str, Endpoint], list[Opened]] = {}
+    for one in opened:
+        grouped.setdefault((one.client_ip, one.server), []).append(one)
+    return grouped
+
+
+def _option_refused(one: Judged, accepted: dict[tuple[str, Endpoint], list[Opened]]) -> Judged | None:
+    """RFC 3360: a SYN with ECN or a new option is reset, and one without it is accepted right after."""
+    explained = one.explained
+    for later in accepted.get((explained.client.ip, explained.server), ()):
+        if not 0 <= later.syn_ns - explained.time_ns <= AGAIN_NS:
+            continue
+        asked = [] if one.syn_flags & (ECE | CWR) == 0 or later.syn_flags & (ECE | CWR) else ["ECN"]
+        gone = one.syn_options & ~later.syn_options
+        asked += [name for option, name in _OPTIONS if gone & option]
+        if asked:
+            what = " and ".join(asked)
+            fact = (
+                f"the next SYN, without {what}, was accepted: what refuses "
+                f"{what} stands in the way (RFC 3360)"
+            )
+            return _told(one, "handshake_option_refused", "path", fact, 4)
+    return None
+
+
+def _bursts(found: Sequence[Judged]) -> dict[int, int]:
+    """For each aborted connection that is part of a burst, the size of it."""
+    groups: dict[Endpoint, list[Judged]] = {}
+    for one in found:
+        explained = one.explained
+        if explained.cause in ("peer_aborted", "closed_with_unread_data") and explained.sender == "server":
+            groups.setdefault(explained.server, []).append(one)
+    sizes = {}
+    for group in groups.values():
+        group.sort(key=lambda one: one.explained.time_ns)
+        times = [one.explained.time_ns for one in group]
+        for at, one in enumerate(group):
+            size = bisect_right(times, times[at] + BURST_NS) - bisect_left(times, times[at] - BURST_NS)
+            if size >= BURST:
+                sizes[id(one)] = size
+    return sizes
+
+
+def _in_burst(one: Judged, size: int) -> Judged:
+    fact = f"{size} connections of that server were reset within {BURST_NS // 1_000_000} ms: one act"
+    if one.quiet:
+        return _told(one, "listener_closed", "server", f"{fact}, before it had said anything on them", 3)
+    return _told(one, one.explained.cause, "server", f"{fact}, as when a process ends", 2)
+
+
+def _told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged:
+    """The record with another cause or sender, and why."""
+    old = one.explained
+    row = CAUSES[cause]
+    evidence = (Evidence(fact, weight), *(e for e in old.evidence if "look the same from here" not in e.fact))
+    changed = dataclasses.replace(
+        old,
+        cause=cause,
+        sender=sender,
+        evidence=evidence,
+        sentence=old.sentence
+        if cause == old.cause
+        else sentence(cause, old.claimed, old.client, old.server, old.harm),
+        remedy=row.remedy,
+        severity=Severity.INFO if old.noise else row.severity,
+        settle=() if sender != "unknown" else old.settle,
+    )
+    return dataclasses.replace(one, explained=changed)

@@ -1,0 +1,59 @@
+"""Elements of a page, escaped by construction: text never becomes markup."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+Child = Element | str | None
+
+
+def el(tag: str, *children: Child, **attributes: str | float) -> Element:
+    """An element with its children; None is left out.
+
+    Attribute names are spelled as Python allows: ``class_``, ``stroke_width``.
+    """
+    made = Element(tag, {_name(key): _number(value) for key, value in attributes.items()})
+    last: Element | None = None
+    for child in children:
+        if child is None:
+            continue
+        if isinstance(child, str):
+            if last is None:
+                made.text = (made.text or "") + child
+            else:
+                last.tail = (last.tail or "") + child
+        else:
+            made.append(child)
+            last = child
+    return made
+
+
+def add(parent: Element, tag: str, text: str = "", **attributes: str | float) -> Element:
+    """A new last child of ``parent``."""
+    made = SubElement(parent, tag, {_name(key): _number(value) for key, value in attributes.items()})
+    made.text = text or None
+    return made
+
+
+def html(root: Element) -> str:
+    """The whole document."""
+    return "<!doctype html>\n" + tostring(root, encoding="unicode", method="html")
+
+
+def _name(key: str) -> str:
+    return key.rstrip("_").replace("_", "-") if key not in _CAMEL else _CAMEL[key]
+
+
+def _number(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+# The few attributes of SVG that are not written with hyphens.
+_CAMEL = {
+    "viewBox": "viewBox",
+    "refX": "refX",
+    "refY": "refY",
+    "markerWidth": "markerWidth",
+    "markerHeight": "markerHeight",
+}
