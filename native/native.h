@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 extern PyMethodDef receive_methods[];
+int add_capture(PyObject *module);
 
 /* Why a wait ended without the socket being ready. */
 enum wait_end {

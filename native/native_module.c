@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * holdfast._native: system calls on sockets for which Python's own layer costs too much. Each concern
- * has a file and a method table of its own; policy and errors live in Python.
+ * holdfast._native: system calls on sockets for which Python's own layer costs too much, and the packets of
+ * captures. Each concern has a file and a method table of its own; policy and errors live in Python.
  */
 #include "native.h"
 #include "native_datagrams.h"
@@ -20,7 +20,7 @@ PyMODINIT_FUNC PyInit__native(void)
 	if (!made)
 		return NULL;
 	if (PyModule_AddFunctions(made, datagram_methods) ||
-	    PyModule_AddFunctions(made, receive_methods) ||
+	    PyModule_AddFunctions(made, receive_methods) || add_capture(made) ||
 	    PyModule_AddIntConstant(made, "DEADLINE", WAIT_DEADLINE) ||
 	    PyModule_AddIntConstant(made, "WOKEN", WAIT_WOKEN))
 		Py_CLEAR(made);

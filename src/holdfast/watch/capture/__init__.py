@@ -9,4 +9,8 @@
 are still given, and ``summary.stopped`` is True. A KeyboardInterrupt out of the loop loses nothing
 either: call ``stop()`` and go on iterating.
 """
+
 # SPDX-License-Identifier: Apache-2.0
+from holdfast.watch.capture.read import Reading, read_captures
+
+__all__ = ["Reading", "read_captures"]

@@ -300,7 +300,8 @@ class Flow:
         sent_by_client, sent_by_server: each direction.
         first_ns, last_ns: of the flow. first_number: its first packet's number. source: of its first packet.
         syn_ns, syn_ack_ns, ack_ns: first SYN, first SYN with ACK, the client's first ACK after it; None
-            without. At the client's vantage syn_ack_ns - syn_ns is the RTT, at the server's ack_ns - syn_ack_ns.
+            without. syn_ack_ns - syn_ns is the RTT at the client's vantage, ack_ns - syn_ack_ns at the
+            server's.
         backwards: how often time ran backwards between two of its packets.
         simultaneous: both ends sent a SYN without ACK.
         ended_by: why tracking stopped.
