@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from holdfast.causes import CAUSES, Severity
 from holdfast.events import Endpoint, Evidence
 from holdfast.watch.capture.flow import CWR, ECE, Option
-from holdfast.watch.diagnose.judge import Judged, sentence
+from holdfast.watch.diagnose.judge import Judged, lost_words, sentence
 
 BURST_NS, BURST = 10_000_000, 3
 """So many connections of one server reset within this time are one act: a listener or a process ended."""
@@ -83,13 +83,13 @@ def _who_refuses(one: Judged, ttls: Ttls) -> Judged:
     usual = f"{low}" if low == high else f"{low} to {high}"
     if low <= one.rst_ttl <= high:
         fact = f"TTL {one.rst_ttl}, as in other connections of that server ({usual}): its host refused"
-        return _told(one, "connection_refused", "server", fact, 2)
+        return told(one, "connection_refused", "server", fact, 2)
     if low == high and one.answers:
         fact = (
             f"TTL {one.rst_ttl}, but other connections of that server have "
             f"{usual}: somebody before it refused"
         )
-        return _told(one, "path_firewall_reject", "path", fact, 3)
+        return told(one, "path_firewall_reject", "path", fact, 3)
     return one
 
 
@@ -115,7 +115,7 @@ def _option_refused(one: Judged, accepted: dict[tuple[str, Endpoint], list[Opene
                 f"the next SYN, without {what}, was accepted: what refuses "
                 f"{what} stands in the way (RFC 3360)"
             )
-            return _told(one, "handshake_option_refused", "path", fact, 4)
+            return told(one, "handshake_option_refused", "path", fact, 4)
     return None
 
 
@@ -140,11 +140,11 @@ def _bursts(found: Sequence[Judged]) -> dict[int, int]:
 def _in_burst(one: Judged, size: int) -> Judged:
     fact = f"{size} connections of that server were reset within {BURST_NS // 1_000_000} ms: one act"
     if one.quiet:
-        return _told(one, "listener_closed", "server", f"{fact}, before it had said anything on them", 3)
-    return _told(one, one.explained.cause, "server", f"{fact}, as when a process ends", 2)
+        return told(one, "listener_closed", "server", f"{fact}, before it had said anything on them", 3)
+    return told(one, one.explained.cause, "server", f"{fact}, as when a process ends", 2)
 
 
-def _told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged:
+def told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged:
     """The record with another cause or sender, and why."""
     old = one.explained
     row = CAUSES[cause]
@@ -156,7 +156,7 @@ def _told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judge
         evidence=evidence,
         sentence=old.sentence
         if cause == old.cause
-        else sentence(cause, old.claimed, old.client, old.server, old.harm),
+        else sentence(cause, old.claimed, old.client, old.server, lost_words(old.harm)),
         remedy=row.remedy,
         severity=Severity.INFO if old.noise else row.severity,
         settle=() if sender != "unknown" else old.settle,

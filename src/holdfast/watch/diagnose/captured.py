@@ -37,7 +37,10 @@ _MPTCP_CAUSES = {
 
 
 class Finding(NamedTuple):
-    """A cause, who sent the RST (``client``, ``server``, ``path``, ``unknown``), and what speaks for it."""
+    """A cause, who sent the RST (``client``, ``server``, ``path``, ``unknown``), and what speaks for it.
+
+    ``lost``: what was lost in words, where it is not what was on its way.
+    """
 
     cause: str
     sender: str
@@ -45,6 +48,7 @@ class Finding(NamedTuple):
     basis: Basis = Basis.INFERRED
     trigger: Trigger | None = None
     noise: str | None = None
+    lost: str | None = None
 
 
 def find(case: Case, valid: Validity, found: Sequence[Sign]) -> Finding:
@@ -296,7 +300,8 @@ def _aborted(case: Case) -> Finding:
                 "closing with unread data does this; SO_LINGER 0 and a destroyed socket look the same", 0
             ),
         )
-        return Finding("closed_with_unread_data", case.claimed, unread, trigger=Trigger.ACTIVE)
+        words = f"up to {bytes_words(unanswered)}"
+        return Finding("closed_with_unread_data", case.claimed, unread, trigger=Trigger.ACTIVE, lost=words)
     facts = [Evidence("it had read and answered all that came, or nothing had come: an abort on purpose", 2)]
     if lost:
         facts.append(Evidence(f"{bytes_words(lost)} were on their way to it: it did not want the rest", 1))

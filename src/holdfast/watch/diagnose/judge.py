@@ -34,6 +34,7 @@ class Judged:
     """A record, and what the rules about several connections still ask of its flow.
 
     Attributes:
+        number: sequence number of the RST that decided.
         numbers: (whether from the client, sequence number) of each RST.
         isns: of client and server; None where the SYN was not captured.
         rst_ttl: of the deciding RST. claimed_ttl: lowest and highest of its claimed sender's other segments.
@@ -44,6 +45,7 @@ class Judged:
     """
 
     explained: Explained
+    number: int | None = None
     numbers: frozenset[tuple[bool, int]] = frozenset()
     isns: tuple[int | None, int | None] = (None, None)
     rst_ttl: int | None = None
@@ -80,6 +82,7 @@ def judge(flow: Flow, file: str) -> Judged | None:
     explained = _record(case, valid, finding, evidence, score(marks), _steps(case, valid, marks), file)
     return Judged(
         explained,
+        case.packet.seq,
         frozenset((rst.packet.from_client, rst.packet.seq) for rst in flow.rsts),
         (flow.sent_by_client.isn, flow.sent_by_server.isn),
         case.packet.ttl,
@@ -132,7 +135,9 @@ def _record(
         claimed=case.claimed,
         sender=finding.sender,
         cause=finding.cause,
-        sentence=sentence(finding.cause, case.claimed, flow.client, flow.server, harm),
+        sentence=sentence(
+            finding.cause, case.claimed, flow.client, flow.server, finding.lost or lost_words(harm)
+        ),
         basis=finding.basis,
         severity=Severity.INFO if noise else row.severity,
         noise=noise,
@@ -165,14 +170,20 @@ def identity(file: str, flow: Flow, number: int) -> str:
     return blake2s(facts.encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
-def sentence(cause_id: str, claimed: Side, client: Endpoint, server: Endpoint, harm: Harm) -> str:
-    """The cause as one plain sentence about this connection."""
+def lost_words(harm: Harm) -> str | None:
+    """What was on its way and not acknowledged; a capture does not see what lay unread in a host."""
+    words = harm_words(harm)
+    return "nothing seen in flight" if words == "nothing" else words
+
+
+def sentence(cause_id: str, claimed: Side, client: Endpoint, server: Endpoint, lost: str | None) -> str:
+    """The cause as one plain sentence about this connection; ``lost`` in words."""
     row = CAUSES[cause_id]
     names: dict[Side, str] = {"client": f"client {client}", "server": f"server {server}"}
     # Rows about a RST that was sent tell of its sender, the others of who suffers it.
     teller: Side = claimed if row.family is Family.SENT else other(claimed)
     ends = {"client": str(client), "server": str(server)}
-    said = row.describe(names[teller], names[other(teller)], ends[teller], harm_words(harm))
+    said = row.describe(names[teller], names[other(teller)], ends[teller], lost)
     # The table speaks from a host of its own; a capture stands beside both.
     said = said.replace("This host's", f"The {names[teller]}'s").replace(
         "This host", f"The host of {names[teller]}"
@@ -235,7 +246,7 @@ def _circumstances(case: Case, found: Sequence[tuple[Case, Validity]]) -> list[E
 
 def _steps(case: Case, valid: Validity, found: Sequence[Sign]) -> tuple[Step, ...]:
     """The segments around the RST, and those that decide, wherever they are."""
-    notes = dict(deciding_places(found))
+    notes = deciding_places(found)
     if valid.shown_by is not None and valid.obeyed == "no":
         notes.setdefault(valid.shown_by.place, "not reset")
     around = (*case.before[-STEPS_BEFORE:], case.packet, *case.after[:STEPS_AFTER])
@@ -299,7 +310,7 @@ def _by_icmp(flow: Flow, file: str) -> Judged | None:
         claimed="server",
         sender=_reporter(error, flow),
         cause=cause,
-        sentence=sentence(cause, "server", flow.client, flow.server, Harm()),
+        sentence=sentence(cause, "server", flow.client, flow.server, None),
         basis=Basis.OBSERVED,
         severity=row.severity,
         noise=False,

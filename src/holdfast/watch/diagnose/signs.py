@@ -8,7 +8,7 @@ suffices.
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from holdfast.events import Evidence
@@ -163,7 +163,7 @@ def talks_on(case: Case) -> Sign | None:
             return None
         what = "new data" if fresh else "a segment"
         fact = f"{what} came from there {duration(later_ns)} after the RST: that end did not know of it"
-        return Sign(fact, 4 if surely else 3, "talks on after “its” RST", (one.place, rst.place))
+        return Sign(fact, 4 if surely else 3, "talks on after “its” RST", (one.place,))
     return None
 
 
@@ -369,9 +369,11 @@ def score(found: Sequence[Sign]) -> int:
     return sum(one.weight for one in found)
 
 
-def deciding_places(found: Sequence[Sign]) -> Iterator[tuple[int, str]]:
-    """Segments that speak for another sender, and why."""
+def deciding_places(found: Sequence[Sign]) -> dict[int, str]:
+    """Segments that speak for another sender, and in short why."""
+    notes: dict[int, list[str]] = {}
     for one in found:
         if one.weight > 0:
             for place in one.shown_by:
-                yield place, one.note
+                notes.setdefault(place, []).append(one.note)
+    return {place: ", ".join(words[:2]) for place, words in notes.items()}
