@@ -143,7 +143,6 @@ def table(found: Iterable[Explained]) -> Iterator[str]:
     yield _csv_line(COLUMNS)
     for one in found:
         values = {name: getattr(one, name, None) for name in COLUMNS}
-        values["unacked_bytes"] = one.harm.unacked_bytes
         yield _csv_line(_cell(values[name]) for name in COLUMNS)
 
 

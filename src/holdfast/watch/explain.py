@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from holdfast.watch.diagnose.vantages import Key, Sighting, Vantage, join, key_o
 
 CONNECTIONS = 500_000
 """So many connections of a capture are remembered to hold others against them, the latest ones."""
+
+WINDOWS = 5_000
+"""So many reset connections keep the segments around their RST, for diagrams: about 10 kB each."""
 
 RECORDS = 200_000
 """So many reset connections are told of at most; a capture with more is counted, see ``Told.untold``."""
@@ -159,10 +163,14 @@ class Explaining:
                 continue
             self.resets += 1
             if len(found) < RECORDS:
-                found.append(one)
+                found.append(one if len(found) < WINDOWS else _without_window(one))
             else:
                 untold += 1
         return found, connections, reading.summary, untold
+
+
+def _without_window(one: Judged) -> Judged:
+    return dataclasses.replace(one, explained=dataclasses.replace(one.explained, window=None))
 
 
 def _refined(found: list[Judged], connections: _Connections) -> list[Judged]:

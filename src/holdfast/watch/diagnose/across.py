@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from holdfast.causes import CAUSES, Severity
 from holdfast.events import Endpoint, Evidence
 from holdfast.watch.capture.flow import CWR, ECE, Option
-from holdfast.watch.diagnose.judge import Judged, lost_words, sentence
+from holdfast.watch.diagnose.judge import Judged, lost_words
 
 BURST_NS, BURST = 10_000_000, 3
 """So many connections of one server reset within this time are one act: a listener or a process ended."""
@@ -154,10 +154,7 @@ def told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged
         cause=cause,
         sender=sender,
         evidence=evidence,
-        sentence=old.sentence
-        if cause == old.cause
-        else sentence(cause, old.claimed, old.client, old.server, lost_words(old.harm)),
-        remedy=row.remedy,
+        lost=old.lost if cause == old.cause else lost_words(old.unacked_bytes),
         severity=Severity.INFO if old.noise else row.severity,
         settle=() if sender != "unknown" else old.settle,
     )

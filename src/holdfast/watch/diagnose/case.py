@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
 
 from holdfast.watch.capture.flow import ACK, RST, SYN, Flow, Moment, Packet, Rst
-from holdfast.watch.capture.flow import Side as Sent
 from holdfast.watch.diagnose.explained import Side
 from holdfast.watch.diagnose.serial import ahead
 
@@ -18,72 +18,55 @@ UNKNOWN_RTT_NS = 200_000_000
 """Taken for a round trip that the capture does not show: the smallest retransmission timeout of Linux."""
 
 
-@dataclass(frozen=True, slots=True)
 class Case:
     """A RST and its surroundings.
 
     Attributes:
-        flow, rst: as the capture gives them.
+        flow, rst: as the capture gives them. packet: the segment itself.
         ttls: of every copy of the RST.
         before, after: segments around it in the order of the capture, copies left out.
         alike: every RST of the same direction, this one included, copies left out.
+        from_client: whether it bears the client's address. claimed: the same in words.
+        sender, receiver: what the end whose address it bears, and the other one, had sent before.
+        sent, received: all that they sent in the whole capture.
+        trigger: the receiver's last segment before it, which a passive reset would answer.
+        in_handshake: the receiver had sent its SYN, and nothing that acknowledges anything.
+        lossy: the capture missed segments of this connection: what it lacks proves nothing then.
     """
 
-    flow: Flow
-    rst: Rst
-    ttls: frozenset[int]
-    before: tuple[Packet, ...]
-    after: tuple[Packet, ...]
-    alike: tuple[Rst, ...]
+    __slots__ = (
+        *("flow", "rst", "packet", "ttls", "before", "after", "alike", "from_client", "claimed", "sender"),
+        *("receiver", "sent", "received", "trigger", "in_handshake", "lossy"),
+    )
 
-    @property
-    def packet(self) -> Packet:
-        """The segment itself."""
-        return self.rst.packet
-
-    @property
-    def from_client(self) -> bool:
-        """Whether it bears the client's address."""
-        return self.rst.packet.from_client
-
-    @property
-    def claimed(self) -> Side:
-        """The end whose address it bears."""
-        return "client" if self.from_client else "server"
-
-    @property
-    def sender(self) -> Moment:
-        """What the end whose address it bears had sent before."""
-        return self.rst.sender
-
-    @property
-    def receiver(self) -> Moment:
-        """What the end that it goes to had sent before."""
-        return self.rst.receiver
-
-    @property
-    def sent(self) -> Sent:
-        """All that the claimed sender sent."""
-        return self.flow.sent_by(self.from_client)
-
-    @property
-    def received(self) -> Sent:
-        """All that the receiver sent."""
-        return self.flow.sent_by(not self.from_client)
-
-    @property
-    def trigger(self) -> Packet | None:
-        """The receiver's last segment before it, which a passive reset would answer."""
-        return next((one for one in reversed(self.before) if self.is_receivers(one)), None)
-
-    @property
-    def in_handshake(self) -> bool:
-        """Whether the receiver had sent its SYN, and nothing that acknowledges anything."""
-        return (
-            self.receiver.last_ack is None
-            and self.receiver.next_seq is not None
-            and self.received.isn is not None
-            and not self.received.syn_flags & ACK
+    def __init__(
+        self, flow: Flow, rst: Rst, ttls: AbstractSet[int], packets: Sequence[Packet], alike: Sequence[Rst]
+    ) -> None:
+        self.flow, self.rst, self.packet = flow, rst, rst.packet
+        self.ttls, self.alike = ttls, alike
+        place, client = rst.packet.place, rst.packet.from_client
+        at = bisect_left(packets, place, key=_place)
+        self.before, self.after = (
+            packets[:at],
+            packets[at + (at < len(packets) and packets[at].place == place) :],
+        )
+        self.from_client = client
+        self.claimed: Side = "client" if client else "server"
+        self.sender, self.receiver = rst.sender, rst.receiver
+        self.sent, self.received = flow.sent_by(client), flow.sent_by(not client)
+        self.trigger = next(
+            (one for one in reversed(self.before) if one.from_client != client and not one.flags & RST), None
+        )
+        received = self.received
+        self.in_handshake = (
+            rst.receiver.last_ack is None
+            and rst.receiver.next_seq is not None
+            and received.isn is not None
+            and not received.syn_flags & ACK
+        )
+        # One or two segments of a side are a handshake, and what acknowledges more than they hold is stale.
+        self.lossy = flow.packets_left_out > 0 or any(
+            one.unseen_bytes and one.packets - one.rsts > 2 for one in (self.sent, received)
         )
 
     @property
@@ -95,14 +78,6 @@ class Case:
         if trigger.flags & ACK:
             return not rst.flags & ACK and rst.seq == trigger.ack
         return bool(rst.flags & ACK) and rst.seq == 0 and rst.ack == trigger.after
-
-    @property
-    def lossy(self) -> bool:
-        """Whether the capture missed segments of this connection: what it lacks proves nothing then."""
-        # One or two segments of a side are a handshake, and what acknowledges more than they hold is stale.
-        sides = (self.flow.sent_by_client, self.flow.sent_by_server)
-        missed = any(one.unseen_bytes and one.packets - one.rsts > 2 for one in sides)
-        return missed or self.flow.packets_left_out > 0
 
     @property
     def sender_rtt_ns(self) -> int | None:
@@ -145,17 +120,14 @@ def cases(flow: Flow) -> list[Case]:
             kept.append((rst, {rst.packet.ttl}))
         else:
             original.add(rst.packet.ttl)
-    return [
-        Case(
-            flow,
-            rst,
-            frozenset(ttls),
-            tuple(one for one in packets if one.place < rst.packet.place),
-            tuple(one for one in packets if one.place > rst.packet.place),
-            tuple(one for one, _ in kept if one.packet.from_client == rst.packet.from_client),
-        )
-        for rst, ttls in kept
-    ]
+    by_side: dict[bool, list[Rst]] = {True: [], False: []}
+    for rst, _ in kept:
+        by_side[rst.packet.from_client].append(rst)
+    return [Case(flow, rst, ttls, packets, by_side[rst.packet.from_client]) for rst, ttls in kept]
+
+
+def _place(packet: Packet) -> int:
+    return packet.place
 
 
 def is_copy(later: Packet, earlier: Packet) -> bool:
@@ -176,7 +148,11 @@ def without_copies(packets: Sequence[Packet]) -> list[Packet]:
     """The same segments, each once."""
     kept: list[Packet] = []
     for packet in packets:
-        if not any(is_copy(packet, earlier) for earlier in kept[-4:]):
+        for earlier in kept[-3:]:
+            # The cheapest question first: in most flows nothing is a copy.
+            if packet.seq == earlier.seq and packet.ack == earlier.ack and is_copy(packet, earlier):
+                break
+        else:
             kept.append(packet)
     return kept
 

@@ -3,11 +3,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2s
 from typing import Literal
 
-from holdfast.causes import Basis, Ending, Severity, Trigger
-from holdfast.events import Endpoint, Evidence, Harm
+from holdfast.causes import CAUSES, Basis, Ending, Family, Severity, Trigger
+from holdfast.events import Endpoint, Evidence
+from holdfast.watch.capture.flow import ACK, RST, Packet
+from holdfast.watch.diagnose.record import wall_time
+from holdfast.watch.diagnose.serial import ahead
 
 Side = Literal["client", "server"]
 """Which end of a captured connection: who dialled, and who was dialled."""
@@ -46,16 +51,55 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """The segments around a RST, as captured.
+
+    Attributes:
+        packets: in the order of the capture. bases: the numbers that count as 0, of server and client.
+        notes: by :attr:`Packet.place`: why a segment matters. rst_place: of the RST that decided.
+    """
+
+    packets: tuple[Packet, ...]
+    bases: tuple[int, int]
+    notes: Mapping[int, str]
+    rst_place: int
+
+    def steps(self) -> tuple[Step, ...]:
+        """The same for the eye, with numbers that begin at 0."""
+        return tuple(self._step(one) for one in self.packets)
+
+    def _step(self, one: Packet) -> Step:
+        answers_syn = one.flags & RST and one.seq == 0
+        decided = one.place == self.rst_place
+        return Step(
+            one.time_ns,
+            "client" if one.from_client else "server",
+            one.flags,
+            0 if answers_syn else ahead(one.seq, self.bases[one.from_client]),
+            ahead(one.ack, self.bases[not one.from_client]) if one.flags & ACK else None,
+            one.payload_bytes,
+            one.window,
+            one.ttl,
+            one.ip_id,
+            one.options_bytes,
+            self.notes.get(one.place, "this RST decided" if decided else ""),
+            decided or one.place in self.notes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """One captured connection that met a RST; None is unknown. :meth:`as_json` gives the documented keys.
 
+    What is only words is made when it is asked for: a capture may hold very many, and show few.
+
     Attributes:
-        id: the same for the same reset in the same capture.
-        file: the capture, by the name it was given.
-        time: of the RST that decided (RFC 3339, UTC, nanoseconds); ``time_ns`` the same as a number.
+        file: the capture, by the name it was given. number: of the packet that decided.
+        time_ns: of that packet.
         client, server: who dialled whom; ``ends_known`` says whether that was seen or guessed from the ports.
         claimed: the end whose address the RST bears. sender: who sent it, as far as this capture can tell:
             ``client``, ``server``, ``path`` or ``unknown``.
+        lost: what was lost, in words; None if nothing can be said.
         score: sum of the weights for a sender other than the claimed one.
         obeyed: whether the receiver accepted the RST: ``yes``, ``no`` or ``unknown``.
         bytes_sent, bytes_received: payload of the client, payload of the server.
@@ -65,12 +109,11 @@ class Explained:
         zeek_state, zeek_history: Zeek's ``conn_state`` and ``history``.
         signature_client, signature_server: the stage signature (SIGCOMM 2023) of what each end sent, as the
             other end saw it.
-        steps: the last segments.
+        window: the last segments.
     """
 
-    id: str
     file: str
-    time: str
+    number: int
     time_ns: int
     client: Endpoint
     server: Endpoint
@@ -78,11 +121,11 @@ class Explained:
     claimed: Side
     sender: str
     cause: str
-    sentence: str
     basis: Basis
     severity: Severity
     noise: bool
     obeyed: str
+    lost: str | None = None
     ending: Ending = Ending.RESET
     story: str | None = None
     trigger: Trigger | None = None
@@ -92,10 +135,9 @@ class Explained:
     bytes_received: int | None = None
     rtt_us: int | None = None
     idle_s: float | None = None
-    harm: Harm = field(default_factory=Harm)
+    unacked_bytes: int | None = None
     evidence: tuple[Evidence, ...] = ()
     score: int = 0
-    remedy: tuple[str, ...] = ()
     stated: str | None = None
     settle: tuple[str, ...] = ()
     zeek_state: str | None = None
@@ -103,7 +145,42 @@ class Explained:
     signature_client: str | None = None
     signature_server: str | None = None
     resets: int = 1
-    steps: tuple[Step, ...] = ()
+    window: Window | None = None
+
+    @property
+    def id(self) -> str:
+        """A short identifier, the same whenever the same capture is read."""
+        facts = f"{self.file}{self.client}{self.server}{self.time_ns}{self.number}"
+        return blake2s(facts.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+    @property
+    def time(self) -> str:
+        """When (RFC 3339, UTC, nanoseconds)."""
+        return wall_time(self.time_ns)
+
+    @property
+    def remedy(self) -> tuple[str, ...]:
+        """What to do, in imperative sentences."""
+        return CAUSES[self.cause].remedy
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The last segments, for the eye."""
+        return self.window.steps() if self.window is not None else ()
+
+    @property
+    def sentence(self) -> str:
+        """The cause as one plain sentence about this connection."""
+        row = CAUSES[self.cause]
+        # Rows about a RST that was sent tell of its sender, the others of who suffers it.
+        teller = self.claimed if row.family is Family.SENT else other(self.claimed)
+        names = {"client": f"client {self.client}", "server": f"server {self.server}"}
+        said = row.describe(names[teller], names[other(teller)], str(self.end(teller)), self.lost)
+        # The table speaks from a host of its own; a capture stands beside both.
+        host = f"host of {names[teller]}"
+        said = said.replace("This host's", f"The {host}'s").replace("This host", f"The {host}")
+        said = said.replace("this host", f"the {host}")
+        return said[0].upper() + said[1:]
 
     def end(self, side: Side) -> Endpoint:
         """The address of one end."""
@@ -122,7 +199,7 @@ class Explained:
             **{key: getattr(self, key) for key in _PLAIN_KEYS},
             "client": str(self.client),
             "server": str(self.server),
-            "harm": {key: getattr(self.harm, key) for key in self.harm.__slots__},
+            "harm": {"unread_bytes": None, "unsent_bytes": None, "unacked_bytes": self.unacked_bytes},
             "evidence": [{"fact": one.fact, "weight": one.weight} for one in self.evidence],
             "remedy": list(self.remedy),
             "settle": list(self.settle),

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2s
 
-from holdfast.causes import CAUSES, Basis, Ending, Family, Severity
-from holdfast.events import Endpoint, Evidence, Harm
-from holdfast.watch.capture.flow import ACK, RST, ClientBy, Flow, IcmpError, Moment, Packet
+from holdfast.causes import CAUSES, Basis, Ending, Severity
+from holdfast.events import Evidence
+from holdfast.watch.capture.flow import ClientBy, Flow, IcmpError, Moment
+from holdfast.watch.capture.flow import Side as Sent
 from holdfast.watch.diagnose.captured import Finding, find, stated_by
 from holdfast.watch.diagnose.case import Case, cases, round_trip_ns, unacked_bytes
-from holdfast.watch.diagnose.explained import Explained, Side, Step, other
-from holdfast.watch.diagnose.record import harm_words, wall_time
-from holdfast.watch.diagnose.serial import ahead
+from holdfast.watch.diagnose.explained import Explained, Window, other
 from holdfast.watch.diagnose.settle import settling
 from holdfast.watch.diagnose.signs import Sign, deciding_places, score, signs
 from holdfast.watch.diagnose.stages import signature
@@ -79,7 +77,16 @@ def judge(flow: Flow, file: str) -> Judged | None:
         *(Evidence(fact, 0) for fact in valid.facts),
         *_circumstances(case, found),
     )
-    explained = _record(case, valid, finding, evidence, score(marks), _steps(case, valid, marks), file)
+    explained = _record(
+        case,
+        valid,
+        finding,
+        evidence,
+        score(marks),
+        _window(case, valid, marks),
+        [one for one, _ in found],
+        file,
+    )
     return Judged(
         explained,
         case.packet.seq,
@@ -116,18 +123,18 @@ def _record(
     finding: Finding,
     evidence: tuple[Evidence, ...],
     points: int,
-    steps: tuple[Step, ...],
+    window: Window,
+    all_cases: Sequence[Case],
     file: str,
 ) -> Explained:
     flow, packet = case.flow, case.packet
     row = CAUSES[finding.cause]
     noise = row.noise or finding.noise is not None
-    harm = Harm() if valid.obeyed == "no" else Harm(unacked_bytes=_in_flight(case))
+    unacked = None if valid.obeyed == "no" else _in_flight(case)
     rtt_ns = round_trip_ns(flow)
     return Explained(
-        id=identity(file, flow, packet.number),
         file=file,
-        time=wall_time(packet.time_ns),
+        number=packet.number,
         time_ns=packet.time_ns,
         client=flow.client,
         server=flow.server,
@@ -135,9 +142,7 @@ def _record(
         claimed=case.claimed,
         sender=finding.sender,
         cause=finding.cause,
-        sentence=sentence(
-            finding.cause, case.claimed, flow.client, flow.server, finding.lost or lost_words(harm)
-        ),
+        lost=finding.lost or lost_words(unacked),
         basis=finding.basis,
         severity=Severity.INFO if noise else row.severity,
         noise=noise,
@@ -149,47 +154,18 @@ def _record(
         bytes_received=flow.sent_by_server.payload_bytes,
         rtt_us=None if rtt_ns is None else rtt_ns // 1000,
         idle_s=_idle_s(case),
-        harm=harm,
+        unacked_bytes=unacked,
         evidence=evidence,
         score=points,
-        remedy=row.remedy,
         stated=stated_by(case),
         settle=settling(finding, case, valid),
         zeek_state=flow.zeek_state,
         zeek_history=flow.zeek_history,
-        signature_client=signature(flow, True),
-        signature_server=signature(flow, False),
+        signature_client=signature(flow, all_cases, True),
+        signature_server=signature(flow, all_cases, False),
         resets=flow.sent_by_client.rsts + flow.sent_by_server.rsts,
-        steps=steps,
+        window=window,
     )
-
-
-def identity(file: str, flow: Flow, number: int) -> str:
-    """A short identifier, the same whenever the same capture is read."""
-    facts = f"{file}{flow.client}{flow.server}{flow.first_ns}{number}"
-    return blake2s(facts.encode(errors="surrogateescape"), digest_size=8).hexdigest()
-
-
-def lost_words(harm: Harm) -> str | None:
-    """What was on its way and not acknowledged; a capture does not see what lay unread in a host."""
-    words = harm_words(harm)
-    return "nothing seen in flight" if words == "nothing" else words
-
-
-def sentence(cause_id: str, claimed: Side, client: Endpoint, server: Endpoint, lost: str | None) -> str:
-    """The cause as one plain sentence about this connection; ``lost`` in words."""
-    row = CAUSES[cause_id]
-    names: dict[Side, str] = {"client": f"client {client}", "server": f"server {server}"}
-    # Rows about a RST that was sent tell of its sender, the others of who suffers it.
-    teller: Side = claimed if row.family is Family.SENT else other(claimed)
-    ends = {"client": str(client), "server": str(server)}
-    said = row.describe(names[teller], names[other(teller)], ends[teller], lost)
-    # The table speaks from a host of its own; a capture stands beside both.
-    said = said.replace("This host's", f"The {names[teller]}'s").replace(
-        "This host", f"The host of {names[teller]}"
-    )
-    said = said.replace("this host", f"the host of {names[teller]}")
-    return said[0].upper() + said[1:]
 
 
 def state(case: Case) -> str:
@@ -203,6 +179,17 @@ def state(case: Case) -> str:
         return "FIN_WAIT_2" if acked else "FIN_WAIT_1"
     half_open = case.sender.last_ack is None and case.sent.isn is not None and case.from_client
     return "SYN_RECEIVED" if half_open else "ESTABLISHED"
+
+
+def lost_words(unacked: int | None) -> str | None:
+    """What was on its way and not acknowledged; a capture does not see what lay unread in a host."""
+    if unacked is None:
+        return None
+    return (
+        f"{unacked:,} unacknowledged byte{'' if unacked == 1 else 's'}"
+        if unacked
+        else "nothing seen in flight"
+    )
 
 
 def _in_flight(case: Case) -> int | None:
@@ -244,43 +231,25 @@ def _circumstances(case: Case, found: Sequence[tuple[Case, Validity]]) -> list[E
     return [Evidence(fact, 0) for fact in facts]
 
 
-def _steps(case: Case, valid: Validity, found: Sequence[Sign]) -> tuple[Step, ...]:
+def _window(case: Case, valid: Validity, found: Sequence[Sign]) -> Window:
     """The segments around the RST, and those that decide, wherever they are."""
     notes = deciding_places(found)
     if valid.shown_by is not None and valid.obeyed == "no":
         notes.setdefault(valid.shown_by.place, "not reset")
     around = (*case.before[-STEPS_BEFORE:], case.packet, *case.after[:STEPS_AFTER])
-    kept = {one.place: one for one in around}
-    for one in (*case.before, *case.after):
-        if one.place in notes:
-            kept[one.place] = one
-    bases = {client: _base(case.flow, client) for client in (True, False)}
-    return tuple(_step(one, bases, notes, case.packet) for _, one in sorted(kept.items()))
+    if notes:
+        near = {one.place for one in around}
+        far = [one for one in (*case.before, *case.after) if one.place in notes and one.place not in near]
+        if far:
+            around = tuple(sorted((*around, *far), key=lambda one: one.place))
+    bases = _base(case.flow.sent_by_server, case), _base(case.flow.sent_by_client, case)
+    return Window(around, bases, notes, case.packet.place)
 
 
-def _base(flow: Flow, client: bool) -> int:
-    side = flow.sent_by(client)
+def _base(side: Sent, case: Case) -> int:
     if side.isn is not None:
         return side.isn
-    return side.first_seq if side.first_seq is not None else flow.packets[0].seq if flow.packets else 0
-
-
-def _step(one: Packet, bases: dict[bool, int], notes: dict[int, str], rst: Packet) -> Step:
-    zero = one.flags & RST and one.seq == 0
-    return Step(
-        one.time_ns,
-        "client" if one.from_client else "server",
-        one.flags,
-        0 if zero else ahead(one.seq, bases[one.from_client]),
-        ahead(one.ack, bases[not one.from_client]) if one.flags & ACK else None,
-        one.payload_bytes,
-        one.window,
-        one.ttl,
-        one.ip_id,
-        one.options_bytes,
-        notes.get(one.place, "this RST decided" if one.place == rst.place else ""),
-        one.place in notes or one.place == rst.place,
-    )
+    return side.first_seq if side.first_seq is not None else case.packet.seq
 
 
 def _by_icmp(flow: Flow, file: str) -> Judged | None:
@@ -300,9 +269,8 @@ def _by_icmp(flow: Flow, file: str) -> Judged | None:
         ),
     )
     explained = Explained(
-        id=identity(file, flow, error.number),
         file=file,
-        time=wall_time(error.time_ns),
+        number=error.number,
         time_ns=error.time_ns,
         client=flow.client,
         server=flow.server,
@@ -310,7 +278,6 @@ def _by_icmp(flow: Flow, file: str) -> Judged | None:
         claimed="server",
         sender=_reporter(error, flow),
         cause=cause,
-        sentence=sentence(cause, "server", flow.client, flow.server, None),
         basis=Basis.OBSERVED,
         severity=row.severity,
         noise=False,
@@ -321,7 +288,6 @@ def _by_icmp(flow: Flow, file: str) -> Judged | None:
         bytes_sent=flow.sent_by_client.payload_bytes,
         bytes_received=0,
         evidence=facts,
-        remedy=row.remedy,
         zeek_state=flow.zeek_state,
         zeek_history=flow.zeek_history,
         resets=0,

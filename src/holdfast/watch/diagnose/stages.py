@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.watch.capture.flow import ACK, Flow, Rst
-from holdfast.watch.diagnose.case import cases
+from holdfast.watch.diagnose.case import Case
 
 SILENCE_NS = 3_000_000_000
 """So long a silence is a signature of its own."""
@@ -39,9 +39,9 @@ SIGNATURES = (
 """In the order of the paper's table."""
 
 
-def signature(flow: Flow, client: bool) -> str | None:
+def signature(flow: Flow, cases: Sequence[Case], client: bool) -> str | None:
     """The signature of what one end sent, or None if it has none (no RST, and no silence)."""
-    rsts = [one.rst for one in cases(flow) if one.from_client == client]
+    rsts = [one.rst for one in cases if one.from_client == client]
     side = flow.sent_by(client)
     syns = 1 if side.isn is not None else 0
     if not rsts:

@@ -47,7 +47,7 @@ def is_quiet(one: Explained) -> bool:
 def worst_first(found: Iterable[Explained]) -> list[Explained]:
     """In the order in which they are told: by severity, then bytes in flight, then time."""
     return sorted(
-        found, key=lambda one: (-_RANK[one.severity], -(one.harm.unacked_bytes or 0), one.time_ns, one.id)
+        found, key=lambda one: (-_RANK[one.severity], -(one.unacked_bytes or 0), one.time_ns, one.id)
     )
 
 

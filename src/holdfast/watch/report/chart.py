@@ -125,6 +125,8 @@ def _times(svg: Element, start_ns: int, width_ns: int, bars: int) -> None:
     every = max(1, bars // 6)
     fine = width_ns * every < 1_000_000_000
     for at in range(0, bars, every):
+        if LEFT + at * pitch > WIDTH - 70:
+            break  # it would be cut
         add(
             svg,
             "text",

@@ -11,7 +11,7 @@ from holdfast.watch.diagnose.explained import Explained, Step
 from holdfast.watch.diagnose.words import duration, flag_words
 from holdfast.watch.report.markup import add, el
 
-WIDTH, TOP, STEP, SLANT, GAP = 760, 58, 36, 9, 24
+WIDTH, TOP, STEP, SLANT, GAP = 780, 58, 37, 9, 24
 LEFT, RIGHT = 150, 560
 MIDDLE = (LEFT + RIGHT) // 2
 
@@ -93,9 +93,9 @@ def _arrow(svg: Element, step: Step, y: float, start_ns: int, forged: bool) -> N
     centre = (begin + end) / 2
     add(group, "text", _label(step), class_="label", x=centre, y=y - 3, text_anchor="middle")
     facts = f"ttl {step.ttl}" + (f"  id {step.ip_id}" if step.ip_id is not None else "")
-    add(group, "text", facts, class_="facts", x=RIGHT + 16, y=y + 3)
+    add(group, "text", facts, class_="facts", x=RIGHT + 16, y=y - 2 if step.note else y + 3)
     if step.note:
-        add(group, "text", step.note, class_="note", x=RIGHT + 16, y=y + 15)
+        add(group, "text", step.note, class_="note", x=RIGHT + 16, y=y + 12)
 
 
 def _tip(x: float, y: float, way: int) -> str:

@@ -112,11 +112,11 @@ def _left_out(count: int, shown: int, what: str) -> Element | None:
 def _row(one: Explained, told: bool) -> Element:
     dot = el("span", class_=f"dot {_dot(one.severity)}", title=str(one.severity))
     name: Child = el("a", one.cause, href=f"#{one.id}") if told else one.cause
-    unacked = one.harm.unacked_bytes
+    unacked = one.unacked_bytes
     return el(
         "tr",
         el("td", dot, name),
-        el("td", one.sender),
+        el("td", one.sender, class_=one.sender),
         el("td", str(one.client), class_="ends"),
         el("td", str(one.server), class_="ends"),
         el("td", one.time[11:23], class_="n"),
