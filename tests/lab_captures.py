@@ -3,50 +3,55 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from holdfast.lab.capture_file import pcap
 from holdfast.lab.label import Label
 from holdfast.lab.network import Captured, Network
 from holdfast.lab.scenario import Scenario
 
+SO_TIMESTAMPNS = 35  # include/uapi/asm-generic/socket.h
 PLACES = ("client", "router", "server")
-ROUTER_DEVICE = "near"  # its cable to the client: a segment that is forwarded shows once
-LINKTYPE_RAW, SNAP_BYTES, MAGIC_NS = 101, 160, 0xA1B23C4D
+ROUTER_DEVICE = "near"  # its cable to the client: what is forwarded shows once
 
 
-def captured(scenario: Scenario, family: int = 4, count: int = 1) -> tuple[Label, dict[str, list[Captured]]]:
-    """Make a scenario, and give its label and what each place saw."""
-    with Network(family) as net:
+Seen = dict[str, list[Captured]]
+
+
+def captured(scenario: Scenario, family: int = 4, count: int = 1) -> tuple[Label, Seen, str]:
+    """Make a scenario, and give its label, what each place saw, and the client's address."""
+    with stamping(), Network(family) as net:
         watched = {host.name: host for host in net.hosts}
         for host in watched.values():
             host.sniff()
         label = scenario.make(net, count)
         seen = {name: host.captured() for name, host in watched.items() if host.alive}
     seen["router"] = [one for one in seen["router"] if one.device == ROUTER_DEVICE]
-    return label, seen
+    return label, seen, net.client.ip
 
 
-def pcap(frames: Iterable[Captured]) -> bytes:
-    """A capture file of raw IP datagrams, with nanoseconds."""
-    made = [struct.pack("<IHHiIII", MAGIC_NS, 2, 4, 0, 0, SNAP_BYTES, LINKTYPE_RAW)]
-    for one in sorted(frames, key=lambda frame: frame.time_ns):
-        seconds, rest = divmod(one.time_ns, 1_000_000_000)
-        length = ip_length(one.data)
-        made += (struct.pack("<IIII", seconds, rest, len(one.data), length), one.data)
-    return b"".join(made)
+@contextmanager
+def stamping() -> Iterator[None]:
+    """Have the kernel stamp segments as they pass, not as they are read.
+
+    It turns its clock on in a worker, some time after the first socket asks for it; making a network takes
+    longer.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
+        asks.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        yield
 
 
-def ip_length(data: bytes) -> int:
-    """The length that the IP header tells, else what there is."""
-    version = data[0] >> 4 if data else 0
-    told = 0
-    if version == 4 and len(data) >= 20:
-        told = struct.unpack_from("!H", data, 2)[0]
-    elif version == 6 and len(data) >= 40:
-        told = 40 + struct.unpack_from("!H", data, 4)[0]
-    return max(told, len(data))
+def true_sender(label: Label, client_ip: str) -> str:
+    """The label's sender, seen from beside the connection: client, server, path or unknown."""
+    if label.sender not in ("local", "peer"):
+        return label.sender
+    local, peer = label.pairs[0]
+    end = local if label.sender == "local" else peer
+    return "client" if end.ip == client_ip else "server"
 
 
 def write(folder: Path, name: str, seen: dict[str, list[Captured]]) -> dict[str, Path]:
@@ -54,5 +59,5 @@ def write(folder: Path, name: str, seen: dict[str, list[Captured]]) -> dict[str,
     files = {}
     for place, frames in seen.items():
         files[place] = folder / f"{name}.{place}.pcap"
-        files[place].write_bytes(pcap(frames))
+        files[place].write_bytes(pcap((one.time_ns, one.data) for one in frames))
     return files

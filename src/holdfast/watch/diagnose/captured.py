@@ -13,7 +13,7 @@ from holdfast.watch.diagnose.case import Case, patience_ns, round_trip_ns, unack
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
 from holdfast.watch.diagnose.serial import ahead
 from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
-from holdfast.watch.diagnose.signs import Sign, score, talks_on, ttl_distance
+from holdfast.watch.diagnose.signs import Sign, has_steady_ttl, score, talks_on, ttl_distance
 from holdfast.watch.diagnose.stated import reason_in
 from holdfast.watch.diagnose.validity import Place, Validity
 from holdfast.watch.diagnose.words import bytes_words, duration
@@ -91,7 +91,10 @@ def _finding(
 
 def _is_benign(case: Case) -> bool:
     """Both FINs were sent, and nothing of what either end sent was lost."""
-    if not (case.sender.fin and case.receiver.fin) or _gave_up_waiting(case):
+    rst, next_seq = case.packet, case.receiver.next_seq
+    # A FIN that the capture missed shows in what the RST acknowledges.
+    unseen = rst.flags & ACK and next_seq is not None and ahead(rst.ack, next_seq) == 1
+    if not (case.sender.fin and (case.receiver.fin or unseen)) or _gave_up_waiting(case):
         return False
     lost = unacked_bytes(case.receiver, case.sender), unacked_bytes(case.sender, case.receiver)
     return not any(lost)
@@ -143,7 +146,7 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
     answers = is_passive_shape(rst) and case.answers and prompt
     if answers and not guessed:
         goes_on = talks_on(case)
-        if far and case.sent.ttl_min == case.sent.ttl_max and (points < INJECTED_SCORE or _swallowed(case)):
+        if far and has_steady_ttl(case) and (points < INJECTED_SCORE or _swallowed(case)):
             way = "nearer" if far > 0 else "farther"
             fact = f"bare RST that answers the segment before it, from {abs(far)} hops {way} than that end"
             return _finding("path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE)

@@ -77,6 +77,12 @@ def ttl_distance(case: Case) -> int | None:
     return min((_outside(ttl, low, high) for ttl in case.ttls), key=abs)
 
 
+def has_steady_ttl(case: Case) -> bool:
+    """Whether that end's segments all came the same way; copies of a span port are one hop further."""
+    low, high = case.sent.ttl_min, case.sent.ttl_max
+    return low is not None and high is not None and high - low <= (case.sent.duplicates > 0)
+
+
 def _outside(ttl: int, low: int, high: int) -> int:
     return ttl - high if ttl > high else min(0, ttl - low)
 
@@ -87,10 +93,11 @@ def _ttl(case: Case) -> Sign | None:
         return None
     low, high = case.sent.ttl_min, case.sent.ttl_max
     usual = f"{low}" if low == high else f"{low} to {high}"
+    steady = has_steady_ttl(case)
     here = (case.packet.place,)
     if far == 0:
         return Sign(f"TTL {ttl}, as in the other segments from there ({usual})", -1)
-    weight = 3 if abs(far) > 1 and low == high else 1
+    weight = 3 if abs(far) > 1 and steady else 1
     return Sign(f"TTL {ttl}, but the other segments from there have {usual}", weight, "other TTL", here)
 
 

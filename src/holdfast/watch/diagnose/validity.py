@@ -144,7 +144,10 @@ def _goes_on(case: Case, where: Place) -> tuple[Packet | None, str]:
 
 def _is_challenge(one: Packet, case: Case) -> bool:
     bare = one.flags & (ACK | FIN | RST | SYN) == ACK and not one.payload_bytes
-    return bare and one.seq == case.receiver.next_seq and one.ack == case.receiver.last_ack
+    low, high = case.receiver.last_ack, case.sender.next_seq
+    if not bare or one.seq != case.receiver.next_seq or low is None or high is None:
+        return False
+    return ahead(one.ack, low) >= 0 >= ahead(one.ack, high)  # it may acknowledge what still waited for that
 
 
 def _was_under_way(one: Packet, case: Case) -> bool:
