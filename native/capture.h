@@ -136,14 +136,6 @@ struct evidence {
 	struct kept_icmp icmp[MAX_ICMP];
 };
 
-/* One end as Zeek follows it. */
-struct zeek_end {
-	uint32_t start, last, ack, last_syn, last_fin, last_rst;
-	uint32_t gaps, retransmits, zero_windows;
-	uint8_t state, before;
-	bool fin;
-};
-
 enum { NO_FLOW = 0xffffffff };
 
 /* Closed; saw only SYNs; has evidence and lives on. The first two have a time limit. */
@@ -155,31 +147,71 @@ enum waiting {
 	WAITING_LISTS
 };
 
-/* The last segment of one end, to know a copy of it. */
-struct flow_last {
-	int64_t time_ns;
-	uint32_t seq, ack, payload_bytes;
-	uint16_t flags, ip_id;
+/*
+ * One end of a flow: what nearly every segment changes, in two cache lines. The first is read for the segments
+ * of the other end as well.
+ */
+struct side {
+	uint32_t next_seq, highest_ack, window_bytes, packets, data_packets;
+	uint32_t zeek_start, zeek_last, zeek_ack;
+	int64_t last_ns, last_data_ns;
+	uint64_t payload_bytes;
+	uint16_t seen, ip_id_last;
+	uint8_t ttl_last, window_scale, zeek_state, zeek_before;
+
+	uint64_t ip_bytes;
+	int64_t first_ns;
+	uint32_t ip_id_zero, ip_id_steps, dont_fragment;
+	/* its last segment, to know a copy of it */
+	uint32_t last_seq, last_ack, last_payload_bytes;
+	uint16_t last_flags, last_ip_id;
+	uint32_t sack_right, isn, fin_seq, first_seq;
+	uint32_t spare;
+};
+_Static_assert(sizeof(struct side) == 128, "two cache lines");
+
+/* The rest of it. */
+struct side_rare {
+	uint32_t syns, fins, rsts;
+	uint32_t retransmits, duplicates, ahead, unseen_bytes, keep_alives,
+		zero_windows;
+	uint32_t zeek_last_syn, zeek_last_fin, zeek_last_rst;
+	uint32_t zeek_gaps, zeek_retransmits, zeek_zero_windows;
+	uint16_t syn_options, syn_flags, syn_window, syn_payload_bytes, mss,
+		ip_id_first;
+	uint8_t ttl_first, ttl_min, ttl_max, rst_ttl;
+	bool zeek_fin;
 };
 
+/* The ends are in the order of the key. */
 struct flow {
 	struct flow_key key;
-	struct side_facts side[2];
-	struct flow_facts
-		facts; /* ends in the order of the key, until it is given */
-	struct zeek_end zeek[2];
-	uint32_t index, hash, places, others; /* others: not RSTs */
-	uint32_t chunk[RING_CHUNKS];
+	int64_t last_ns;
+	uint32_t places, others; /* others: not RSTs */
 	uint8_t ring_size, chunks;
 	uint8_t client, originator, fins, waiting;
 	uint8_t closed; /* 1 or 2: by that end's RST; 3: by FINs both ways */
-	bool live, has_window_scale;
-	uint32_t zeek_letters;
-	uint8_t zeek_length;
-	uint32_t previous, next; /* in its list */
+	bool beyond_syn : 1, has_window_scale : 1, live : 1;
+
+	uint32_t chunk[RING_CHUNKS];
 	struct evidence *evidence;
-	struct flow_last last[2];
-};
+	uint32_t previous, next; /* in its list */
+	uint32_t index, hash, zeek_letters;
+	uint16_t seen;
+	uint8_t zeek_length, client_by;
+
+	struct side side[2];
+	struct side_rare rare[2];
+
+	uint64_t first_number;
+	int64_t first_ns, syn_ns, syn_ack_ns, ack_ns, first_rst_ns;
+	uint32_t source, backwards;
+	uint32_t ring_base; /* place of the first packet in the ring */
+	uint16_t vlan;
+	uint8_t tunnel, simultaneous;
+	char zeek_history[32];
+} __attribute__((aligned(64)));
+_Static_assert(offsetof(struct flow, side) == 128, "two cache lines");
 
 struct buffer {
 	uint8_t *bytes;
@@ -255,6 +287,7 @@ void table_take_batch(struct capture *it);
 void table_finish(struct capture *it);
 struct kept_packet *table_ring_slot(struct capture *it, struct flow *flow,
 				    uint32_t place);
+void table_ring_shrink(struct table *it, struct flow *flow);
 const struct kept_packet *
 table_ring_at(const struct table *it, const struct flow *flow, uint32_t place);
 void table_wait(struct table *it, struct flow *flow, enum waiting list);
@@ -272,7 +305,7 @@ void flow_count_icmp(struct capture *it, struct flow *flow,
 /* capture_zeek.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
 void zeek_count(struct flow *flow, const struct segment *seg);
-void zeek_conclude(struct flow *flow);
+const char *zeek_conclude(const struct flow *flow);
 
 /* capture_give.c */
 void give_flow(struct capture *it, struct flow *flow, uint8_t ended_by);

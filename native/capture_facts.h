@@ -20,7 +20,8 @@ enum {
 	SEEN_TIMESTAMPS = 256,
 	SEEN_IP_ID = 512,
 	SEEN_DATA = 1024,
-	SEEN_ANY = 2048
+	SEEN_ANY = 2048,
+	SEEN_BEYOND_SYN = 4096 /* something that is neither SYN nor RST */
 };
 
 struct side_facts {

@@ -27,10 +27,10 @@ static void guess_client(struct flow *flow, const struct segment *seg)
 		 other = seg->key.port[!seg->from];
 
 	if (seg->flags & RST || !(seg->flags & SYN)) {
-		flow->facts.client_by = own == other ? BY_FIRST : BY_PORT;
+		flow->client_by = own == other ? BY_FIRST : BY_PORT;
 		flow->client = own < other ? !seg->from : seg->from;
 	} else {
-		flow->facts.client_by = seg->flags & ACK ? BY_SYN_ACK : BY_SYN;
+		flow->client_by = seg->flags & ACK ? BY_SYN_ACK : BY_SYN;
 		flow->client = seg->flags & ACK ? !seg->from : seg->from;
 	}
 }
@@ -38,7 +38,7 @@ static void guess_client(struct flow *flow, const struct segment *seg)
 /* A handshake that comes late (reordered, or a new vantage) corrects a guess. */
 static void learn_client(struct flow *flow, const struct segment *seg)
 {
-	if (flow->facts.client_by <= BY_SYN_ACK || !(seg->flags & SYN) ||
+	if (flow->client_by <= BY_SYN_ACK || !(seg->flags & SYN) ||
 	    seg->flags & RST)
 		return;
 	guess_client(flow, seg);
@@ -48,12 +48,11 @@ void flow_begin(struct flow *flow, const struct segment *seg,
 		const struct capture *it)
 {
 	flow->key = seg->key;
-	flow->facts.tunnel = seg->tunnel;
-	flow->facts.tunnel_id = seg->key.tunnel_id;
-	flow->facts.vlan = seg->vlan;
-	flow->facts.source = it->origins[seg->origin].source;
-	flow->facts.first_number = seg->number;
-	flow->facts.first_ns = flow->facts.last_ns = seg->time_ns;
+	flow->tunnel = seg->tunnel;
+	flow->vlan = seg->vlan;
+	flow->source = it->origins[seg->origin].source;
+	flow->first_number = seg->number;
+	flow->first_ns = flow->last_ns = seg->time_ns;
 	guess_client(flow, seg);
 	zeek_begin(flow, seg);
 }
@@ -61,13 +60,13 @@ void flow_begin(struct flow *flow, const struct segment *seg,
 /* Whether this SYN opens another connection between the same ends. */
 bool flow_is_reused(const struct flow *flow, const struct segment *seg)
 {
-	const struct side_facts *side = &flow->side[seg->from];
+	const struct side *side = &flow->side[seg->from];
 
 	if ((seg->flags & (SYN | ACK | RST)) != SYN)
 		return false;
 	if (side->seen & SEEN_ISN)
 		return side->isn != seg->seq;
-	return flow->closed || side->packets > side->rsts;
+	return flow->closed || side->packets > flow->rare[seg->from].rsts;
 }
 
 /* ---- RSTs and what surrounds them */
@@ -118,6 +117,8 @@ static void keep_packets(struct capture *capture, struct flow *flow,
 						flow->chunks * CHUNK_PACKETS;
 	uint32_t at = it->next_place;
 
+	if (at < flow->ring_base)
+		at = flow->ring_base;
 	if (place + 1 > remembered && at < place + 1 - remembered)
 		at = place + 1 - remembered;
 	for (; at <= place; at++) {
@@ -132,9 +133,11 @@ static void keep_packets(struct capture *capture, struct flow *flow,
 	it->next_place = place + 1;
 }
 
-static void moment_of(struct moment_facts *moment,
-		      const struct side_facts *side)
+static void moment_of(struct moment_facts *moment, const struct flow *flow,
+		      uint8_t end)
 {
+	const struct side *side = &flow->side[end];
+
 	moment->last_ns = side->last_ns;
 	moment->last_data_ns = side->last_data_ns;
 	moment->payload_bytes = side->payload_bytes;
@@ -144,8 +147,8 @@ static void moment_of(struct moment_facts *moment,
 	moment->sack_right = side->sack_right;
 	moment->packets = side->packets;
 	moment->data_packets = side->data_packets;
-	moment->rsts = side->rsts;
-	moment->fins = side->fins;
+	moment->rsts = flow->rare[end].rsts;
+	moment->fins = flow->rare[end].fins;
 	moment->ip_id = side->ip_id_last;
 	moment->seen = side->seen;
 	moment->ttl = side->ttl_last;
@@ -170,8 +173,8 @@ static void describe_rst(struct capture *capture, struct flow *flow,
 		return;
 	rst = &it->rsts[it->rst_count++];
 	rst->packet = *packet;
-	moment_of(&rst->moment[0], &flow->side[0]);
-	moment_of(&rst->moment[1], &flow->side[1]);
+	moment_of(&rst->moment[0], flow, 0);
+	moment_of(&rst->moment[1], flow, 1);
 	rst->others_before = flow->others;
 	rst->mptcp_reason = seg->options & OPTION_MPTCP_RST ?
 				    seg->mptcp_reason :
@@ -182,60 +185,63 @@ static void describe_rst(struct capture *capture, struct flow *flow,
 	memcpy(rst->payload, seg->payload, rst->payload_bytes);
 }
 
-static void count_rst(struct flow *flow, struct side_facts *side,
-		      const struct segment *seg)
+static void count_rst(struct flow *flow, const struct segment *seg)
 {
-	if (!(flow->facts.seen & SEEN_RST_TIME)) {
-		flow->facts.seen |= SEEN_RST_TIME;
-		flow->facts.first_rst_ns = seg->time_ns;
+	struct side_rare *rare = &flow->rare[seg->from];
+
+	if (!(flow->seen & SEEN_RST_TIME)) {
+		flow->seen |= SEEN_RST_TIME;
+		flow->first_rst_ns = seg->time_ns;
 	}
-	if (side->rsts++ == 0)
-		side->rst_ttl = seg->ttl;
+	if (rare->rsts++ == 0)
+		rare->rst_ttl = seg->ttl;
 	flow->closed = (uint8_t)(1 + seg->from);
 }
 
 /* ---- one direction */
 
-static void count_syn(struct flow *flow, struct side_facts *side,
-		      const struct segment *seg)
+static void count_syn(struct flow *flow, const struct segment *seg)
 {
-	struct flow_facts *facts = &flow->facts;
+	struct side *side = &flow->side[seg->from];
+	struct side_rare *rare = &flow->rare[seg->from];
 	uint16_t seen = seg->flags & ACK ? SEEN_SYN_ACK_TIME : SEEN_SYN_TIME;
 
-	if (!(facts->seen & seen)) {
-		facts->seen |= seen;
+	if (!(flow->seen & seen)) {
+		flow->seen |= seen;
 		if (seg->flags & ACK)
-			facts->syn_ack_ns = seg->time_ns;
+			flow->syn_ack_ns = seg->time_ns;
 		else
-			facts->syn_ns = seg->time_ns;
+			flow->syn_ns = seg->time_ns;
 	}
-	if (side->syns++ || side->seen & SEEN_ISN)
+	if (rare->syns++)
 		return;
 	side->seen |= SEEN_ISN;
 	side->isn = seg->seq;
-	side->syn_flags = seg->flags;
-	side->syn_options = seg->options;
-	side->syn_window = seg->window;
-	side->syn_payload_bytes = (uint16_t)(seg->payload_bytes < UINT16_MAX ?
+	rare->syn_flags = seg->flags;
+	rare->syn_options = seg->options;
+	rare->syn_window = seg->window;
+	rare->syn_payload_bytes = (uint16_t)(seg->payload_bytes < UINT16_MAX ?
 						     seg->payload_bytes :
 						     UINT16_MAX);
 	if (seg->options & OPTION_MSS) {
 		side->seen |= SEEN_MSS;
-		side->mss = seg->mss;
+		rare->mss = seg->mss;
 	}
 	if (seg->options & OPTION_WINDOW_SCALE) {
 		side->seen |= SEEN_WINDOW_SCALE;
 		side->window_scale = seg->window_scale;
 	}
-	flow->has_window_scale =
-		flow->side[0].seen & flow->side[1].seen & SEEN_WINDOW_SCALE;
-	if (!(seg->flags & ACK) && flow->side[0].syns && flow->side[1].syns &&
-	    !((flow->side[0].syn_flags | flow->side[1].syn_flags) & ACK))
-		facts->simultaneous = 1;
+	flow->has_window_scale = (flow->side[0].seen & flow->side[1].seen &
+				  SEEN_WINDOW_SCALE) != 0;
+	flow->simultaneous =
+		flow->rare[0].syns && flow->rare[1].syns &&
+		!((flow->rare[0].syn_flags | flow->rare[1].syn_flags) & ACK);
 }
 
-static void count_sequence(struct side_facts *side, const struct segment *seg)
+static void count_sequence(struct flow *flow, const struct segment *seg)
 {
+	struct side *side = &flow->side[seg->from];
+	struct side_rare *rare = &flow->rare[seg->from];
 	uint32_t length = length_of(seg), end = seg->seq + length;
 
 	if (!(side->seen & SEEN_NEXT)) {
@@ -245,30 +251,22 @@ static void count_sequence(struct side_facts *side, const struct segment *seg)
 		return;
 	}
 	if (length == 0) {
-		side->keep_alives +=
-			seg->seq + 1 == side->next_seq && seg->flags == ACK;
+		if (seg->seq + 1 == side->next_seq && seg->flags == ACK)
+			rare->keep_alives++;
 		return;
 	}
-	side->ahead += after(seg->seq, side->next_seq);
+	if (after(seg->seq, side->next_seq))
+		rare->ahead++;
 	if (after(end, side->next_seq))
 		side->next_seq = end;
 	else if (seg->payload_bytes == 1 && seg->seq + 1 == side->next_seq)
-		side->keep_alives++;
+		rare->keep_alives++;
 	else if (seg->payload_bytes)
-		side->retransmits++;
+		rare->retransmits++;
 }
 
-static void count_ack(struct flow *flow, struct side_facts *side,
-		      struct side_facts *other, const struct segment *seg)
+static void count_sack(struct side *side, const struct segment *seg)
 {
-	uint32_t ahead;
-
-	if (!(side->seen & SEEN_ACK)) {
-		side->seen |= SEEN_ACK;
-		side->highest_ack = seg->ack;
-	} else if (after(seg->ack, side->highest_ack)) {
-		side->highest_ack = seg->ack;
-	}
 	if (side->seen & SEEN_SACK &&
 	    !after(side->sack_right, side->highest_ack))
 		side->seen &= (uint16_t)~SEEN_SACK;
@@ -279,39 +277,63 @@ static void count_ack(struct flow *flow, struct side_facts *side,
 		side->seen |= SEEN_SACK;
 		side->sack_right = seg->sack_right;
 	}
+}
+
+static void count_ack(struct flow *flow, const struct segment *seg)
+{
+	struct side *side = &flow->side[seg->from];
+	struct side *other = &flow->side[!seg->from];
+	uint32_t ahead;
+
+	if (!(side->seen & SEEN_ACK)) {
+		side->seen |= SEEN_ACK;
+		side->highest_ack = seg->ack;
+	} else if (after(seg->ack, side->highest_ack)) {
+		side->highest_ack = seg->ack;
+	}
+	if (side->seen & SEEN_SACK || seg->options & OPTION_SACK)
+		count_sack(side, seg);
 	/* While there are only SYNs, an odd acknowledgment belongs to an older connection. */
 	ahead = seg->ack - other->next_seq;
-	if (other->seen & SEEN_NEXT &&
-	    other->packets > other->syns + other->rsts && ahead &&
-	    ahead < MAX_UNSEEN_BYTES) {
-		other->unseen_bytes += ahead;
+	if (ahead && ahead < MAX_UNSEEN_BYTES &&
+	    other->seen & SEEN_BEYOND_SYN) {
+		flow->rare[!seg->from].unseen_bytes += ahead;
 		other->next_seq = seg->ack;
 	}
-	if (!(flow->facts.seen & SEEN_ACK_TIME) &&
-	    flow->facts.seen & SEEN_SYN_ACK_TIME && !(seg->flags & SYN) &&
-	    seg->from == flow->client) {
-		flow->facts.seen |= SEEN_ACK_TIME;
-		flow->facts.ack_ns = seg->time_ns;
+	if (!(flow->seen & SEEN_ACK_TIME) && flow->seen & SEEN_SYN_ACK_TIME &&
+	    !(seg->flags & SYN) && seg->from == flow->client) {
+		flow->seen |= SEEN_ACK_TIME;
+		flow->ack_ns = seg->time_ns;
 	}
 }
 
-static void count_ip(struct side_facts *side, const struct segment *seg)
+static void count_ttl(struct flow *flow, const struct segment *seg)
 {
-	uint16_t step = (uint16_t)(seg->ip_id - side->ip_id_last);
+	struct side *side = &flow->side[seg->from];
+	struct side_rare *rare = &flow->rare[seg->from];
 
 	if (!(side->seen & SEEN_ANY)) {
-		side->ttl_first = side->ttl_min = side->ttl_max = seg->ttl;
-		side->ip_id_first = seg->ip_id;
-		step = 0;
+		rare->ttl_first = rare->ttl_min = rare->ttl_max = seg->ttl;
+		rare->ip_id_first = side->ip_id_last = seg->ip_id;
 	}
 	side->seen |= SEEN_ANY;
 	side->ttl_last = seg->ttl;
-	if (seg->ttl < side->ttl_min)
-		side->ttl_min = seg->ttl;
-	if (seg->ttl > side->ttl_max)
-		side->ttl_max = seg->ttl;
+	if (seg->ttl < rare->ttl_min)
+		rare->ttl_min = seg->ttl;
+	if (seg->ttl > rare->ttl_max)
+		rare->ttl_max = seg->ttl;
+}
+
+static void count_ip(struct flow *flow, const struct segment *seg)
+{
+	struct side *side = &flow->side[seg->from];
+	uint16_t step;
+
+	if (seg->ttl != side->ttl_last || !(side->seen & SEEN_ANY))
+		count_ttl(flow, seg);
 	if (!seg->v4)
 		return;
+	step = (uint16_t)(seg->ip_id - side->ip_id_last);
 	side->seen |= SEEN_IP_ID;
 	side->ip_id_zero += seg->ip_id == 0;
 	side->ip_id_steps += step >= 1 && step <= 100;
@@ -319,59 +341,74 @@ static void count_ip(struct side_facts *side, const struct segment *seg)
 	side->dont_fragment += seg->dont_fragment;
 }
 
-static void count_other(struct flow *flow, struct side_facts *side,
-			struct side_facts *other, const struct segment *seg)
+static void count_window(struct flow *flow, const struct segment *seg)
 {
-	if (seg->flags & SYN)
-		count_syn(flow, side, seg);
-	count_sequence(side, seg);
-	if (seg->flags & ACK)
-		count_ack(flow, side, other, seg);
-	if (seg->flags & FIN) {
-		side->fins++;
-		side->seen |= SEEN_FIN;
-		side->fin_seq = seg->seq + seg->payload_bytes;
-		flow->fins |= (uint8_t)(1 << seg->from);
-	}
+	struct side *side = &flow->side[seg->from];
+
 	side->seen |= SEEN_WINDOW;
 	side->window_bytes = seg->window;
-	if (flow->has_window_scale && !(seg->flags & SYN))
+	if (seg->flags & SYN)
+		return;
+	if (flow->has_window_scale)
 		side->window_bytes <<= side->window_scale;
-	side->zero_windows += seg->window == 0 && !(seg->flags & SYN);
-	if (seg->options & OPTION_TIMESTAMP && !(seg->flags & SYN))
+	if (seg->window == 0)
+		flow->rare[seg->from].zero_windows++;
+	side->seen |= SEEN_BEYOND_SYN;
+	/* Not always: the byte's neighbours are read together with it, right after. */
+	if (!flow->beyond_syn)
+		flow->beyond_syn = true;
+	if (seg->options & OPTION_TIMESTAMP)
 		side->seen |= SEEN_TIMESTAMPS;
-	count_ip(side, seg);
+}
+
+static void count_other(struct capture *capture, struct flow *flow,
+			const struct segment *seg)
+{
+	if (seg->flags & SYN)
+		count_syn(flow, seg);
+	count_sequence(flow, seg);
+	if (seg->flags & ACK)
+		count_ack(flow, seg);
+	count_window(flow, seg);
+	count_ip(flow, seg);
+	if (seg->flags & FIN) {
+		flow->rare[seg->from].fins++;
+		flow->side[seg->from].seen |= SEEN_FIN;
+		flow->side[seg->from].fin_seq = seg->seq + seg->payload_bytes;
+		flow->fins |= (uint8_t)(1 << seg->from);
+	}
 	flow->others++;
 	/* Whoever goes on after its own RST did not send it, or the RST was not the end. */
 	if (flow->closed == 1 + seg->from)
 		flow->closed = 0;
-	if (flow->fins == 3 && !flow->closed)
+	if (flow->fins == 3 && !flow->closed) {
 		flow->closed = 3;
+		if (!flow->evidence)
+			table_ring_shrink(capture->table, flow);
+	}
 }
 
-static void count_copy(struct flow *flow, struct side_facts *side,
-		       const struct segment *seg)
+static void count_copy(struct flow *flow, const struct segment *seg)
 {
-	struct flow_last *last = &flow->last[seg->from];
+	struct side *side = &flow->side[seg->from];
 	int64_t passed_ns;
 
-	if (side->packets && last->seq == seg->seq && last->ack == seg->ack &&
-	    last->flags == seg->flags &&
-	    last->payload_bytes == seg->payload_bytes &&
-	    last->ip_id == seg->ip_id && (seg->ip_id || length_of(seg)) &&
-	    !__builtin_sub_overflow(seg->time_ns, last->time_ns, &passed_ns) &&
+	if (side->last_seq == seg->seq && side->last_ack == seg->ack &&
+	    side->last_flags == seg->flags &&
+	    side->last_payload_bytes == seg->payload_bytes &&
+	    side->last_ip_id == seg->ip_id && side->packets &&
+	    (seg->ip_id || length_of(seg)) &&
+	    !__builtin_sub_overflow(seg->time_ns, side->last_ns, &passed_ns) &&
 	    passed_ns >= 0 && passed_ns <= DUPLICATE_NS)
-		side->duplicates++;
-	last->time_ns = seg->time_ns;
-	last->seq = seg->seq;
-	last->ack = seg->ack;
-	last->payload_bytes = seg->payload_bytes;
-	last->flags = seg->flags;
-	last->ip_id = seg->ip_id;
+		flow->rare[seg->from].duplicates++;
+	side->last_seq = seg->seq;
+	side->last_ack = seg->ack;
+	side->last_payload_bytes = seg->payload_bytes;
+	side->last_flags = seg->flags;
+	side->last_ip_id = seg->ip_id;
 }
 
-static void count_packet(struct flow *flow, struct side_facts *side,
-			 const struct segment *seg)
+static void count_packet(struct side *side, const struct segment *seg)
 {
 	if (side->packets++ == 0)
 		side->first_ns = seg->time_ns;
@@ -414,14 +451,11 @@ static void keep_in_ring(struct kept_packet *kept, const struct segment *seg,
 
 static void wait_on(struct capture *capture, struct flow *flow)
 {
-	const struct side_facts *side = flow->side;
-
 	if (flow->closed)
 		table_wait(capture->table, flow, WAITING_CLOSED);
 	else if (flow->evidence)
 		table_wait(capture->table, flow, WAITING_EVIDENCE);
-	else if (side[0].packets == side[0].syns &&
-		 side[1].packets == side[1].syns)
+	else if (!flow->beyond_syn)
 		table_wait(capture->table, flow, WAITING_OPENING);
 	else if (flow->waiting)
 		table_wait(capture->table, flow, WAITING_NOT);
@@ -430,8 +464,6 @@ static void wait_on(struct capture *capture, struct flow *flow)
 void flow_count(struct capture *capture, struct flow *flow,
 		const struct segment *seg)
 {
-	struct side_facts *side = &flow->side[seg->from],
-			  *other = &flow->side[!seg->from];
 	uint32_t place = flow->places++;
 	struct kept_packet *kept = table_ring_slot(capture, flow, place);
 	bool rst = seg->flags & RST;
@@ -443,16 +475,16 @@ void flow_count(struct capture *capture, struct flow *flow,
 		describe_rst(capture, flow, seg, kept);
 	learn_client(flow, seg);
 	zeek_count(flow, seg);
-	if (seg->time_ns < flow->facts.last_ns)
-		flow->facts.backwards++;
+	if (seg->time_ns < flow->last_ns)
+		flow->backwards++;
 	else
-		flow->facts.last_ns = seg->time_ns;
-	count_copy(flow, side, seg);
-	count_packet(flow, side, seg);
+		flow->last_ns = seg->time_ns;
+	count_copy(flow, seg);
+	count_packet(&flow->side[seg->from], seg);
 	if (rst)
-		count_rst(flow, side, seg);
+		count_rst(flow, seg);
 	else
-		count_other(flow, side, other, seg);
+		count_other(capture, flow, seg);
 	if (flow->evidence) {
 		if (rst)
 			flow->evidence->after_left = AFTER_RST_PACKETS + 1;

@@ -93,19 +93,89 @@ static void fill_icmp(const struct capture *it, const struct flow *flow,
 	memcpy(out->reporter, kept->reporter, sizeof(out->reporter));
 }
 
-static void fill_row(struct flow_row *row, struct flow *flow, uint8_t ended_by)
+static void fill_side(struct side_facts *out, const struct flow *flow,
+		      uint8_t end)
+{
+	const struct side *side = &flow->side[end];
+	const struct side_rare *rare = &flow->rare[end];
+
+	*out = (struct side_facts){
+		.payload_bytes = side->payload_bytes,
+		.ip_bytes = side->ip_bytes,
+		.first_ns = side->first_ns,
+		.last_ns = side->last_ns,
+		.last_data_ns = side->last_data_ns,
+		.packets = side->packets,
+		.data_packets = side->data_packets,
+		.syns = rare->syns,
+		.fins = rare->fins,
+		.rsts = rare->rsts,
+		.retransmits = rare->retransmits,
+		.duplicates = rare->duplicates,
+		.ahead = rare->ahead,
+		.unseen_bytes = rare->unseen_bytes,
+		.keep_alives = rare->keep_alives,
+		.zero_windows = rare->zero_windows,
+		.ip_id_zero = side->ip_id_zero,
+		.ip_id_steps = side->ip_id_steps,
+		.dont_fragment = side->dont_fragment,
+		.isn = side->isn,
+		.first_seq = side->first_seq,
+		.next_seq = side->next_seq,
+		.highest_ack = side->highest_ack,
+		.window_bytes = side->window_bytes,
+		.fin_seq = side->fin_seq,
+		.sack_right = side->sack_right,
+		.syn_options = rare->syn_options,
+		.syn_flags = rare->syn_flags,
+		.syn_window = rare->syn_window,
+		.syn_payload_bytes = rare->syn_payload_bytes,
+		.mss = rare->mss,
+		.ip_id_first = rare->ip_id_first,
+		.ip_id_last = side->ip_id_last,
+		.seen = side->seen,
+		.window_scale = side->window_scale,
+		.ttl_first = rare->ttl_first,
+		.ttl_last = side->ttl_last,
+		.ttl_min = rare->ttl_min,
+		.ttl_max = rare->ttl_max,
+		.rst_ttl = rare->rst_ttl,
+	};
+}
+
+static void fill_row(struct flow_row *row, const struct flow *flow,
+		     uint8_t ended_by)
 {
 	uint8_t client = flow->client;
 
-	zeek_conclude(flow);
-	row->flow = flow->facts;
+	row->flow = (struct flow_facts){
+		.client_port = flow->key.port[client],
+		.server_port = flow->key.port[!client],
+		.client_by = flow->client_by,
+		.ended_by = ended_by,
+		.tunnel = flow->tunnel,
+		.simultaneous = flow->simultaneous,
+		.tunnel_id = flow->key.tunnel_id,
+		.source = flow->source,
+		.first_number = flow->first_number,
+		.first_ns = flow->first_ns,
+		.last_ns = flow->last_ns,
+		.syn_ns = flow->syn_ns,
+		.syn_ack_ns = flow->syn_ack_ns,
+		.ack_ns = flow->ack_ns,
+		.first_rst_ns = flow->first_rst_ns,
+		.backwards = flow->backwards,
+		.vlan = flow->vlan,
+		.seen = flow->seen,
+	};
 	memcpy(row->flow.client, flow->key.addr[client], 16);
 	memcpy(row->flow.server, flow->key.addr[!client], 16);
-	row->flow.client_port = flow->key.port[client];
-	row->flow.server_port = flow->key.port[!client];
-	row->flow.ended_by = ended_by;
-	row->client = flow->side[client];
-	row->server = flow->side[!client];
+	memcpy(row->flow.zeek_history, flow->zeek_history,
+	       sizeof(flow->zeek_history));
+	strncpy(row->flow.zeek_state, zeek_conclude(flow),
+		sizeof(row->flow.zeek_state) - 1);
+	fill_side(&row->client, flow, client);
+	fill_side(&row->server, flow, !client);
 }
 
 /* RSTs, packets and ICMP errors of a flow behind its row. */
@@ -143,7 +213,7 @@ static void give_evidence(struct capture *it, const struct flow *flow,
 
 void give_flow(struct capture *it, struct flow *flow, uint8_t ended_by)
 {
-	bool reset = flow->side[0].rsts || flow->side[1].rsts;
+	bool reset = flow->rare[0].rsts || flow->rare[1].rsts;
 	struct flow_row row;
 	uint8_t *at;
 

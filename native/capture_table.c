@@ -11,18 +11,20 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+struct chunk {
+	struct kept_packet packet[CHUNK_PACKETS];
+};
 
 enum {
-	SLAB_FLOWS = 256,
-	CHUNK_SLAB = 1024, /* chunks */
+	HUGE_BYTES = 2 << 20,
+	SLAB_FLOWS = HUGE_BYTES / sizeof(struct flow),
+	CHUNK_SLAB = HUGE_BYTES / sizeof(struct chunk),
 	FIRST_SLOTS = 4096,
 	EVICT_SAMPLE = 16,
 	/* Evidence of all live flows together; over it, the oldest closed ones are given early. */
 	EVIDENCE_BYTES = 128 << 20
-};
-
-struct chunk {
-	struct kept_packet packet[CHUNK_PACKETS];
 };
 
 struct list {
@@ -128,9 +130,15 @@ _Static_assert(sizeof(struct flow_key) == 40, "keys are compared as bytes");
 
 /* ---- memory: slabs never move, so a flow has one address */
 
+/* Huge pages, where the kernel gives them: flows are visited in random order. */
 static void *slab(size_t bytes)
 {
-	return aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+	size_t rounded = (bytes + HUGE_BYTES - 1) & ~(size_t)(HUGE_BYTES - 1);
+	void *made = aligned_alloc(HUGE_BYTES, rounded);
+
+	if (made)
+		madvise(made, rounded, MADV_HUGEPAGE);
+	return made;
 }
 
 /* Room for one more pointer, in steps of powers of two. */
@@ -199,6 +207,44 @@ static uint32_t new_chunk(struct table *it)
 
 /* ---- rings */
 
+static uint32_t ring_position(const struct flow *flow, uint32_t place)
+{
+	uint32_t at = place - flow->ring_base;
+
+	return flow->ring_size ? at % flow->ring_size : at;
+}
+
+static struct kept_packet *ring_packet(const struct table *it,
+				       const struct flow *flow, uint32_t place)
+{
+	uint32_t at = ring_position(flow, place);
+
+	return &chunk_at(it, flow->chunk[at / CHUNK_PACKETS])
+			->packet[at % CHUNK_PACKETS];
+}
+
+/* One more chunk, or none any more for this flow: from then on its ring goes round. */
+static bool grow_ring(struct capture *capture, struct flow *flow)
+{
+	struct table *it = capture->table;
+	bool room = it->chunks_held < it->max_chunks;
+	uint32_t index = NO_FLOW;
+
+	if (flow->chunks < RING_CHUNKS && (room || !flow->chunks))
+		index = new_chunk(it);
+	if (index != NO_FLOW) {
+		flow->chunk[flow->chunks++] = index;
+		return true;
+	}
+	if (!flow->chunks) {
+		capture->out_of_memory = true;
+		return false;
+	}
+	flow->ring_size = (uint8_t)(flow->chunks * CHUNK_PACKETS);
+	capture->counts.without_packets += flow->ring_size < RING_PACKETS;
+	return true;
+}
+
 /*
  * Where the packet at this place of the flow is kept. A ring grows while its flow needs it and the pool has
  * room; the first chunk is always given, so that every flow remembers something.
@@ -206,40 +252,41 @@ static uint32_t new_chunk(struct table *it)
 struct kept_packet *table_ring_slot(struct capture *capture, struct flow *flow,
 				    uint32_t place)
 {
-	struct table *it = capture->table;
-	uint32_t at;
-
-	if (!flow->ring_size && place == flow->chunks * CHUNK_PACKETS) {
-		bool room = it->chunks_held < it->max_chunks;
-		uint32_t index = NO_FLOW;
-
-		if (flow->chunks < RING_CHUNKS && (room || !flow->chunks))
-			index = new_chunk(it);
-		if (index != NO_FLOW) {
-			flow->chunk[flow->chunks++] = index;
-		} else if (!flow->chunks) {
-			capture->out_of_memory = true;
-			return NULL;
-		} else {
-			flow->ring_size =
-				(uint8_t)(flow->chunks * CHUNK_PACKETS);
-			capture->counts.without_packets +=
-				flow->ring_size < RING_PACKETS;
-		}
-	}
-	at = flow->ring_size ? place % flow->ring_size : place;
-	return &chunk_at(it, flow->chunk[at / CHUNK_PACKETS])
-			->packet[at % CHUNK_PACKETS];
+	if (!flow->ring_size &&
+	    place - flow->ring_base == flow->chunks * CHUNK_PACKETS &&
+	    !grow_ring(capture, flow))
+		return NULL;
+	return ring_packet(capture->table, flow, place);
 }
 
 /* The packet at this place, which is one of the last ring_size. */
 const struct kept_packet *table_ring_at(const struct table *it,
 					const struct flow *flow, uint32_t place)
 {
-	uint32_t at = flow->ring_size ? place % flow->ring_size : place;
+	return ring_packet(it, flow, place);
+}
 
-	return &chunk_at(it, flow->chunk[at / CHUNK_PACKETS])
-			->packet[at % CHUNK_PACKETS];
+static void free_chunk(struct table *it, uint32_t index)
+{
+	memcpy(chunk_at(it, index), &it->free_chunk, sizeof(it->free_chunk));
+	it->free_chunk = index;
+	it->chunks_held--;
+}
+
+/* Of a flow that ended well only the last chunk is kept: nobody will ask for more. */
+void table_ring_shrink(struct table *it, struct flow *flow)
+{
+	uint32_t last = flow->places - 1, at = ring_position(flow, last);
+	uint32_t kept = flow->chunk[at / CHUNK_PACKETS];
+
+	for (uint8_t i = 0; i < flow->chunks; i++) {
+		if (flow->chunk[i] != kept)
+			free_chunk(it, flow->chunk[i]);
+	}
+	flow->chunk[0] = kept;
+	flow->chunks = 1;
+	flow->ring_size = 0;
+	flow->ring_base = last - at % CHUNK_PACKETS;
 }
 
 void table_charge(struct table *it, size_t bytes)
@@ -367,12 +414,8 @@ static void end_flow(struct capture *capture, struct flow *flow,
 	give_flow(capture, flow, ended_by);
 	unlink_flow(it, flow);
 	remove_slot(it, flow->hash, flow->index);
-	for (uint8_t i = 0; i < flow->chunks; i++) {
-		memcpy(chunk_at(it, flow->chunk[i]), &it->free_chunk,
-		       sizeof(it->free_chunk));
-		it->free_chunk = flow->chunk[i];
-	}
-	it->chunks_held -= flow->chunks;
+	for (uint8_t i = 0; i < flow->chunks; i++)
+		free_chunk(it, flow->chunk[i]);
 	if (flow->evidence) {
 		it->evidence_bytes -= evidence_bytes(flow->evidence);
 		evidence_free(flow->evidence);
@@ -402,7 +445,7 @@ static void evict(struct capture *capture)
 		struct flow *flow =
 			flow_at(it, (uint32_t)(pick(it) % it->made));
 
-		if (!oldest || flow->facts.last_ns < oldest->facts.last_ns)
+		if (!oldest || flow->last_ns < oldest->last_ns)
 			oldest = flow;
 	}
 	capture->counts.evicted++;
@@ -447,8 +490,7 @@ static bool is_over(const struct flow *flow, int64_t now_ns)
 
 	if (flow->waiting == WAITING_NOT || flow->waiting == WAITING_EVIDENCE)
 		return false;
-	return !__builtin_sub_overflow(now_ns, flow->facts.last_ns,
-				       &silent_ns) &&
+	return !__builtin_sub_overflow(now_ns, flow->last_ns, &silent_ns) &&
 	       silent_ns > limit_ns;
 }
 
@@ -505,9 +547,38 @@ static void take(struct capture *capture, const struct segment *seg,
 		flow_count(capture, flow, seg);
 }
 
+/* The flow that is most likely meant, to fetch its memory; NULL if its slot was taken by another. */
+static struct flow *likely(const struct table *it, uint32_t hash)
+{
+	uint64_t slot = it->slots[hash & it->mask];
+
+	return slot >> 32 == hash && slot ? flow_at(it, (uint32_t)slot - 1) :
+					    NULL;
+}
+
+static void fetch_flow(const struct flow *flow, uint8_t from)
+{
+	const struct side *side = flow->side;
+
+	__builtin_prefetch(flow, 1);
+	__builtin_prefetch(flow->chunk, 1);
+	__builtin_prefetch(&side[from], 1);
+	__builtin_prefetch(&side[from].ip_bytes, 1);
+	__builtin_prefetch(&side[!from], 1);
+}
+
+static void fetch_ring(const struct table *it, const struct flow *flow)
+{
+	if (flow->ring_size ||
+	    flow->places - flow->ring_base < flow->chunks * CHUNK_PACKETS)
+		__builtin_prefetch(table_ring_at(it, flow, flow->places), 1);
+}
+
+/* Three rounds: what one needs is on its way from memory since the one before. */
 void table_take_batch(struct capture *capture)
 {
 	struct table *it = capture->table;
+	struct flow *flow[BATCH];
 	uint32_t hash[BATCH];
 	uint32_t count = capture->batched;
 
@@ -516,15 +587,13 @@ void table_take_batch(struct capture *capture)
 		__builtin_prefetch(&it->slots[hash[i] & it->mask]);
 	}
 	for (uint32_t i = 0; i < count; i++) {
-		uint64_t slot = it->slots[hash[i] & it->mask];
-		const char *flow;
-
-		/* Most are where they belong; the rest pays for its own misses. */
-		if (slot >> 32 != hash[i])
-			continue;
-		flow = (const char *)flow_at(it, (uint32_t)slot - 1);
-		for (size_t line = 0; line < sizeof(struct flow); line += 64)
-			__builtin_prefetch(flow + line, 1);
+		flow[i] = likely(it, hash[i]);
+		if (flow[i])
+			fetch_flow(flow[i], capture->batch[i].from);
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		if (flow[i])
+			fetch_ring(it, flow[i]);
 	}
 	capture->batched = 0;
 	for (uint32_t i = 0; i < count && !capture->out_of_memory; i++)

@@ -54,8 +54,8 @@ static bool is_server_port(uint16_t port)
 
 static void write_letter(struct flow *flow, char letter)
 {
-	if (flow->zeek_length < sizeof(flow->facts.zeek_history) - 1)
-		flow->facts.zeek_history[flow->zeek_length++] = letter;
+	if (flow->zeek_length < sizeof(flow->zeek_history) - 1)
+		flow->zeek_history[flow->zeek_length++] = letter;
 }
 
 static void write_by(struct flow *flow, uint8_t end, char letter)
@@ -102,26 +102,26 @@ void zeek_begin(struct flow *flow, const struct segment *seg)
 		write_letter(flow, '^');
 }
 
-static void become(struct zeek_end *end, enum zeek_state state)
+static void become(struct side *end, enum zeek_state state)
 {
-	if (end->state == state)
+	if (end->zeek_state == state)
 		return;
-	end->before = end->state;
-	end->state = (uint8_t)state;
+	end->zeek_before = end->zeek_state;
+	end->zeek_state = (uint8_t)state;
 }
 
-static void start_at(struct zeek_end *end, uint32_t seq, uint32_t last)
+static void start_at(struct side *end, uint32_t seq, uint32_t last)
 {
-	end->start = end->ack = seq;
-	end->last = last;
+	end->zeek_start = end->zeek_ack = seq;
+	end->zeek_last = last;
 }
 
-static void begin_end(struct zeek_end *end, const struct segment *seg,
+static void begin_end(struct side *end, const struct segment *seg,
 		      uint32_t past)
 {
 	bool syn = seg->flags & SYN;
 
-	switch (end->state) {
+	switch (end->zeek_state) {
 	case INACTIVE:
 		if (syn)
 			start_at(end, seg->seq, past);
@@ -130,7 +130,7 @@ static void begin_end(struct zeek_end *end, const struct segment *seg,
 		break;
 	case SYN_SENT:
 	case SYN_ACK_SENT:
-		if (syn && seg->seq != end->start)
+		if (syn && seg->seq != end->zeek_start)
 			start_at(end, seg->seq, past);
 		break;
 	case ESTABLISHED:
@@ -139,7 +139,7 @@ static void begin_end(struct zeek_end *end, const struct segment *seg,
 			start_at(end, seg->seq, past);
 		break;
 	case RESET:
-		if (syn && end->before == INACTIVE)
+		if (syn && end->zeek_before == INACTIVE)
 			start_at(end, seg->seq, past);
 		break;
 	}
@@ -153,21 +153,23 @@ static void write_flag(struct flow *flow, uint8_t from, uint32_t kind,
 	*last = seq;
 }
 
-static void write_history(struct flow *flow, struct zeek_end *end,
+static void write_history(struct flow *flow, struct side *end,
 			  const struct segment *seg)
 {
+	struct side_rare *rare = &flow->rare[seg->from];
 	uint16_t flags = seg->flags & (SYN | FIN | RST);
-	uint32_t seq = seg->seq - end->start;
+	uint32_t seq = seg->seq - end->zeek_start;
 
 	if (flags == SYN)
 		write_flag(flow, seg->from, WROTE_SYN,
-			   seg->flags & ACK ? 'H' : 'S', seq, &end->last_syn);
+			   seg->flags & ACK ? 'H' : 'S', seq,
+			   &rare->zeek_last_syn);
 	else if (flags == FIN)
 		write_flag(flow, seg->from, WROTE_FIN, 'F',
-			   seq + seg->payload_bytes, &end->last_fin);
+			   seq + seg->payload_bytes, &rare->zeek_last_fin);
 	else if (flags == RST)
 		write_flag(flow, seg->from, WROTE_RST, 'R', seq,
-			   &end->last_rst);
+			   &rare->zeek_last_rst);
 	else if ((flags & (FIN | RST)) == (FIN | RST))
 		wrote(flow, seg->from, WROTE_FIN_RST, 'I');
 	else if (flags)
@@ -178,40 +180,43 @@ static void write_history(struct flow *flow, struct zeek_end *end,
 		wrote(flow, seg->from, WROTE_ACK, 'A');
 }
 
-static void take_ack(struct flow *flow, struct zeek_end *end,
-		     struct zeek_end *peer, const struct segment *seg)
+static void take_ack(struct flow *flow, struct side *end, struct side *peer,
+		     const struct segment *seg)
 {
 	int32_t ahead;
 
-	if (peer->state == INACTIVE) {
+	if (peer->zeek_state == INACTIVE) {
 		start_at(peer, seg->ack - 1, seg->ack - 1);
 		return;
 	}
-	ahead = (int32_t)(seg->ack - peer->ack);
-	if ((int32_t)(seg->ack - peer->start) < 0 || seg->flags & RST ||
+	ahead = (int32_t)(seg->ack - peer->zeek_ack);
+	if ((int32_t)(seg->ack - peer->zeek_start) < 0 || seg->flags & RST ||
 	    ahead <= 0 || (seg->ack == 0 && ahead > FAR))
 		return;
-	if ((int32_t)(seg->ack - peer->last) > 0 && end->state == ESTABLISHED &&
-	    peer->state == ESTABLISHED && !(seg->flags & FIN))
-		write_scaled(flow, !seg->from, &peer->gaps, 'G');
-	peer->ack = seg->ack;
+	if ((int32_t)(seg->ack - peer->zeek_last) > 0 &&
+	    end->zeek_state == ESTABLISHED && peer->zeek_state == ESTABLISHED &&
+	    !(seg->flags & FIN))
+		write_scaled(flow, !seg->from,
+			     &flow->rare[!seg->from].zeek_gaps, 'G');
+	peer->zeek_ack = seg->ack;
 }
 
-static void take_sequence(struct flow *flow, struct zeek_end *end,
+static void take_sequence(struct flow *flow, struct side *end,
 			  const struct segment *seg, uint32_t past)
 {
-	int32_t ahead = (int32_t)(past - end->last);
+	int32_t ahead = (int32_t)(past - end->zeek_last);
 
 	if (seg->flags & (SYN | RST) && (ahead > FAR || ahead < -FAR))
 		return;
-	if (seg->flags & FIN && end->last == end->start + 1)
-		end->last = past;
-	else if (end->state == RESET)
+	if (seg->flags & FIN && end->zeek_last == end->zeek_start + 1)
+		end->zeek_last = past;
+	else if (end->zeek_state == RESET)
 		return;
 	else if (ahead > 0)
-		end->last = past;
+		end->zeek_last = past;
 	else if (seg->payload_bytes)
-		write_scaled(flow, seg->from, &end->retransmits, 'T');
+		write_scaled(flow, seg->from,
+			     &flow->rare[seg->from].zeek_retransmits, 'T');
 }
 
 /* The SYN comes after the SYN with ACK that answers it: what was taken for the responder began it. */
@@ -223,25 +228,25 @@ static void flip(struct flow *flow)
 	write_letter(flow, '^');
 }
 
-static void first_syn(struct flow *flow, struct zeek_end *end,
-		      struct zeek_end *peer, const struct segment *seg)
+static void first_syn(struct flow *flow, struct side *end, struct side *peer,
+		      const struct segment *seg)
 {
 	if (seg->from == flow->originator) {
 		become(end, seg->flags & ACK ? SYN_ACK_SENT : SYN_SENT);
 		return;
 	}
-	if (!(seg->flags & ACK) && peer->state == SYN_ACK_SENT &&
-	    seg->seq == end->start) {
+	if (!(seg->flags & ACK) && peer->zeek_state == SYN_ACK_SENT &&
+	    seg->seq == end->zeek_start) {
 		flip(flow);
 		become(peer, ESTABLISHED);
 	}
-	if (peer->state == SYN_SENT)
+	if (peer->zeek_state == SYN_SENT)
 		become(peer, ESTABLISHED);
 	become(end, ESTABLISHED);
 }
 
-static void from_inactive(struct flow *flow, struct zeek_end *end,
-			  struct zeek_end *peer, const struct segment *seg)
+static void from_inactive(struct flow *flow, struct side *end,
+			  struct side *peer, const struct segment *seg)
 {
 	if (seg->flags & SYN)
 		first_syn(flow, end, peer, seg);
@@ -249,37 +254,37 @@ static void from_inactive(struct flow *flow, struct zeek_end *end,
 		become(end, CLOSED);
 	if (seg->flags & RST)
 		become(end, RESET);
-	if (end->state != INACTIVE)
+	if (end->zeek_state != INACTIVE)
 		return;
 	/* Some stacks acknowledge a SYN before they answer it. */
 	if (seg->from != flow->originator && !seg->payload_bytes &&
-	    peer->state == SYN_SENT)
+	    peer->zeek_state == SYN_SENT)
 		return;
-	become(end, seg->flags & ACK && peer->state == ESTABLISHED ?
+	become(end, seg->flags & ACK && peer->zeek_state == ESTABLISHED ?
 			    ESTABLISHED :
 			    PARTIAL);
 }
 
-static void from_established(struct zeek_end *end, struct zeek_end *peer,
+static void from_established(struct side *end, struct side *peer,
 			     uint16_t flags)
 {
-	if (flags & SYN && !(flags & ACK) && end->state == PARTIAL &&
-	    peer->state == INACTIVE)
+	if (flags & SYN && !(flags & ACK) && end->zeek_state == PARTIAL &&
+	    peer->zeek_state == INACTIVE)
 		become(end, SYN_SENT);
 	if (flags & FIN && !(flags & RST)) {
 		become(end, CLOSED);
 		/* FIN, RST, and now the peer's FIN: it ended well after all. */
-		if (peer->state == RESET && peer->before == CLOSED)
+		if (peer->zeek_state == RESET && peer->zeek_before == CLOSED)
 			become(peer, CLOSED);
 	}
 	if (flags & RST)
 		become(end, RESET);
 }
 
-static void move(struct flow *flow, struct zeek_end *end, struct zeek_end *peer,
+static void move(struct flow *flow, struct side *end, struct side *peer,
 		 const struct segment *seg)
 {
-	switch (end->state) {
+	switch (end->zeek_state) {
 	case INACTIVE:
 		from_inactive(flow, end, peer, seg);
 		break;
@@ -295,7 +300,7 @@ static void move(struct flow *flow, struct zeek_end *end, struct zeek_end *peer,
 		from_established(end, peer, seg->flags);
 		break;
 	case CLOSED:
-		if (seg->flags & RST && peer->state != CLOSED)
+		if (seg->flags & RST && peer->zeek_state != CLOSED)
 			become(end, RESET);
 		break;
 	}
@@ -303,8 +308,8 @@ static void move(struct flow *flow, struct zeek_end *end, struct zeek_end *peer,
 
 void zeek_count(struct flow *flow, const struct segment *seg)
 {
-	struct zeek_end *end = &flow->zeek[seg->from],
-			*peer = &flow->zeek[!seg->from];
+	struct side *end = &flow->side[seg->from],
+		    *peer = &flow->side[!seg->from];
 	uint32_t length = (seg->flags & RST ? 0 : seg->payload_bytes) +
 			  (seg->flags & SYN ? 1 : 0) +
 			  (seg->flags & FIN ? 1 : 0);
@@ -312,10 +317,12 @@ void zeek_count(struct flow *flow, const struct segment *seg)
 
 	begin_end(end, seg, past);
 	write_history(flow, end, seg);
-	if (seg->window == 0 && !(seg->flags & RST) && peer->state != CLOSED &&
-	    end->state != RESET)
-		write_scaled(flow, seg->from, &end->zero_windows, 'W');
-	end->fin |= (seg->flags & FIN) != 0;
+	if (seg->window == 0 && !(seg->flags & RST) &&
+	    peer->zeek_state != CLOSED && end->zeek_state != RESET)
+		write_scaled(flow, seg->from,
+			     &flow->rare[seg->from].zeek_zero_windows, 'W');
+	if (seg->flags & FIN)
+		flow->rare[seg->from].zeek_fin = true;
 	if (seg->flags & ACK)
 		take_ack(flow, end, peer, seg);
 	take_sequence(flow, end, seg, past);
@@ -324,17 +331,17 @@ void zeek_count(struct flow *flow, const struct segment *seg)
 
 /* ---- conn_state */
 
-static bool sent_nothing(const struct zeek_end *end,
-			 const struct zeek_end *peer)
+static bool sent_nothing(const struct flow *flow, uint8_t from)
 {
+	const struct side *end = &flow->side[from], *peer = &flow->side[!from];
 	uint32_t size;
 
-	if (end->before == SYN_SENT && end->state == RESET &&
-	    peer->state == INACTIVE && end->ack - end->start > 1)
+	if (end->zeek_before == SYN_SENT && end->zeek_state == RESET &&
+	    peer->zeek_state == INACTIVE && end->zeek_ack - end->zeek_start > 1)
 		return true;
-	size = ((int32_t)(end->last - end->ack) > 0 ? end->last : end->ack) -
-	       end->start;
-	return size <= (end->fin ? 2 : 1);
+	size = (int32_t)(end->zeek_last - end->zeek_ack) > 0 ? end->zeek_last :
+							       end->zeek_ack;
+	return size - end->zeek_start <= (flow->rare[from].zeek_fin ? 2 : 1);
 }
 
 /* S, then no answer that counts, then R. */
@@ -348,39 +355,39 @@ static bool is_lone_syn(const char *history)
 	return *history == 'R';
 }
 
-static const char *name_of(const struct flow *flow)
+/* conn_state of a flow that has ended. */
+const char *zeek_conclude(const struct flow *flow)
 {
-	const struct zeek_end *orig = &flow->zeek[flow->originator];
-	const struct zeek_end *resp = &flow->zeek[!flow->originator];
-	bool silent_orig = orig->state == INACTIVE || orig->state == PARTIAL;
-	bool silent_resp = resp->state == INACTIVE || resp->state == PARTIAL;
+	const struct side *orig = &flow->side[flow->originator];
+	const struct side *resp = &flow->side[!flow->originator];
+	bool silent_orig =
+		orig->zeek_state == INACTIVE || orig->zeek_state == PARTIAL;
+	bool silent_resp =
+		resp->zeek_state == INACTIVE || resp->zeek_state == PARTIAL;
 
-	if (resp->state == RESET) {
-		if (orig->state == SYN_SENT || orig->state == SYN_ACK_SENT ||
-		    (orig->state == RESET && sent_nothing(orig, resp) &&
-		     sent_nothing(resp, orig)))
+	if (resp->zeek_state == RESET) {
+		if (orig->zeek_state == SYN_SENT ||
+		    orig->zeek_state == SYN_ACK_SENT ||
+		    (orig->zeek_state == RESET && sent_nothing(flow, 0) &&
+		     sent_nothing(flow, 1)))
 			return "REJ";
 		return silent_orig ? "RSTRH" : "RSTR";
 	}
-	if (orig->state == RESET) {
+	if (orig->zeek_state == RESET) {
 		if (!silent_resp)
 			return "RSTO";
-		return is_lone_syn(flow->facts.zeek_history) ? "RSTOS0" : "OTH";
+		return is_lone_syn(flow->zeek_history) ? "RSTOS0" : "OTH";
 	}
-	if (orig->state == CLOSED && resp->state == CLOSED)
+	if (orig->zeek_state == CLOSED && resp->zeek_state == CLOSED)
 		return "SF";
-	if (orig->state == CLOSED)
+	if (orig->zeek_state == CLOSED)
 		return silent_resp ? "SH" : "S2";
-	if (resp->state == CLOSED)
+	if (resp->zeek_state == CLOSED)
 		return silent_orig ? "SHR" : "S3";
-	if (orig->state == SYN_SENT && resp->state == INACTIVE)
+	if (orig->zeek_state == SYN_SENT && resp->zeek_state == INACTIVE)
 		return "S0";
-	return orig->state == ESTABLISHED && resp->state == ESTABLISHED ? "S1" :
-									  "OTH";
-}
-
-void zeek_conclude(struct flow *flow)
-{
-	strncpy(flow->facts.zeek_state, name_of(flow),
-		sizeof(flow->facts.zeek_state) - 1);
+	return orig->zeek_state == ESTABLISHED &&
+			       resp->zeek_state == ESTABLISHED ?
+		       "S1" :
+		       "OTH";
 }
