@@ -108,7 +108,11 @@ def _gave_up_waiting(case: Case) -> bool:
 
 def _since_own_fin(case: Case) -> int | None:
     fin = _own_fin(case)
-    return None if fin is None else case.packet.time_ns - fin.time_ns
+    if fin is not None:
+        return case.packet.time_ns - fin.time_ns
+    # After both FINs a capture keeps only the last few segments: the FIN is older than all of them.
+    last_ns = case.sender.last_ns
+    return case.packet.time_ns - last_ns if case.sender.fin and last_ns is not None else None
 
 
 def _own_fin(case: Case) -> Packet | None:
@@ -391,6 +395,10 @@ def _answered(case: Case) -> Finding:
         return _finding("bad_handshake_ack", case, fact, 2, trigger=Trigger.PASSIVE)
     if not case.sender.fin:
         return _unknown_there(case)
+    late = case.trigger
+    if case.receiver.fin and late is not None and late.payload_bytes and not late.flags & FIN:
+        fact = f"{bytes_words(late.payload_bytes)} came after both ends had said goodbye"
+        return _finding("late_segment", case, fact, 3, trigger=Trigger.PASSIVE)
     fin = _own_fin(case)
     data = next(
         (p for p in case.before if fin and case.is_receivers(p) and p.payload_bytes and p.place > fin.place),
@@ -401,11 +409,6 @@ def _answered(case: Case) -> Finding:
             fact = "the other end had only acknowledged its FIN"
             return _finding("linger2_on_ack", case, fact, 2, trigger=Trigger.PASSIVE)
         return _finding("data_after_close", case, "it had closed before", 2, trigger=Trigger.PASSIVE)
-    if case.receiver.fin and any(
-        case.is_receivers(p) and p.flags & FIN and p.place < data.place for p in case.before
-    ):
-        fact = f"{bytes_words(data.payload_bytes)} came after both ends had said goodbye"
-        return _finding("late_segment", case, fact, 3, trigger=Trigger.PASSIVE)
     idle_ns = _silence_before(case, fin)
     rtt_ns = round_trip_ns(case.flow) or 0
     served = any(one.payload_bytes and one.place < fin.place for one in case.before if case.is_senders(one))
