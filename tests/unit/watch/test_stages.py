@@ -15,7 +15,7 @@ LATER = [Seg(9000, False, ACK, 1, 1)]  # the other end is still there after the 
 
 
 def sent(*what: tuple[int, int, int]) -> list[Seg]:
-    """Segments of the client: flags, data, acknowledgment; each has its own number, so that none is a copy."""
+    """Segments of the client: flags, data, acknowledgment; each has its own number: none is a copy."""
     return [Seg(at * 5, True, flags, 100 + at, ack, data) for at, (flags, data, ack) in enumerate(what)]
 
 
