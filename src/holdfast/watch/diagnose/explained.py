@@ -151,7 +151,7 @@ class Explained:
     def id(self) -> str:
         """A short identifier, the same whenever the same capture is read."""
         facts = f"{self.file}{self.client}{self.server}{self.time_ns}{self.number}"
-        return blake2s(facts.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+        return blake2s(facts.encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
     @property
     def time(self) -> str:

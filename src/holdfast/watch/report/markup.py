@@ -19,10 +19,11 @@ def el(tag: str, *children: Child, **attributes: str | float) -> Element:
         if child is None:
             continue
         if isinstance(child, str):
+            words = child if tag == "style" else visible(child)
             if last is None:
-                made.text = (made.text or "") + child
+                made.text = (made.text or "") + words
             else:
-                last.tail = (last.tail or "") + child
+                last.tail = (last.tail or "") + words
         else:
             made.append(child)
             last = child
@@ -32,8 +33,13 @@ def el(tag: str, *children: Child, **attributes: str | float) -> Element:
 def add(parent: Element, tag: str, text: str = "", **attributes: str | float) -> Element:
     """A new last child of ``parent``."""
     made = SubElement(parent, tag, {_name(key): _number(value) for key, value in attributes.items()})
-    made.text = text or None
+    made.text = visible(text) or None
     return made
+
+
+def visible(text: str) -> str:
+    """The text with what a browser would not show, or not accept, escaped as Python would."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def html(root: Element) -> str:
@@ -46,7 +52,7 @@ def _name(key: str) -> str:
 
 
 def _number(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+    return visible(value) if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 # The few attributes of SVG that are not written with hyphens.

@@ -12,7 +12,7 @@ from holdfast.watch.diagnose.summary import Summary
 from holdfast.watch.diagnose.words import duration
 from holdfast.watch.report.chart import OTHERS, SHADES, colours, over_time
 from holdfast.watch.report.diagram import sequence
-from holdfast.watch.report.markup import Child, add, el, html
+from holdfast.watch.report.markup import Child, add, el, html, visible
 
 STORIES = 500
 """So many connections, the worst first, are told in full with a diagram; a page with more is slow to open."""
@@ -189,7 +189,7 @@ def _evidence(one: Explained) -> Element:
         item = add(listed, "li")
         kind = "for" if fact.weight > 0 else "against" if fact.weight < 0 else ""
         weight = add(item, "span", f"{fact.weight:+d}" if fact.weight else "·", class_=f"weight {kind}")
-        weight.tail = fact.fact
+        weight.tail = visible(fact.fact)
     return listed
 
 
