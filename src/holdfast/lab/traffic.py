@@ -81,7 +81,7 @@ class Talk:
         high, low = divmod(self.number, 250)
         ends = (
             Endpoint(f"10.{high % 250}.{low}.7", 32768 + pick.randrange(28000)),
-            Endpoint(f"198.51.{pick.randrange(250)}.{pick.randrange(250)}", pick.choice((80, 443, 8080))),
+            Endpoint(f"198.{18 + high // 250}.{high % 250}.{low}", pick.choice((80, 443, 8080))),
         )
         ttls = (64, pick.choice((64, 64, 128, 255)) - pick.randrange(3, 22))
         self.client, self.server = (

@@ -44,6 +44,7 @@ def test_alone_a_refusal_cannot_be_told_from_a_rejection() -> None:
         ((61, 64), ("connection_refused", "server")),
         ((62, 62), ("path_firewall_reject", "path")),
         ((60, 62), ("connection_refused", "unknown")),
+        ((64, 64), ("connection_refused", "unknown")),  # farther than the server: on no way to it
     ],
 )
 def test_other_connections_of_the_server_tell_who_refuses(

@@ -67,7 +67,7 @@ def test_the_distance_of_its_sender(ttl: int, expected: int) -> None:
 def test_a_distance_that_varies_by_itself_says_little() -> None:
     detour = [replace(one, ttl=49) if one is TALK[1] else one for one in TALK]
     assert weight("TTL", *detour, replace(OWN, ttl=60)) == 1
-    assert weight("TTL", *detour, replace(OWN, ttl=50)) == -1
+    assert weight("TTL", *detour, replace(OWN, ttl=50)) == 0
 
 
 def test_a_copy_one_hop_further_is_no_other_distance() -> None:

@@ -11,6 +11,7 @@ from holdfast.causes import CAUSES, Severity
 from holdfast.events import Endpoint, Evidence
 from holdfast.watch.capture.flow import CWR, ECE, Option
 from holdfast.watch.diagnose.judge import Judged, lost_words
+from holdfast.watch.diagnose.signs import from_nearer
 
 BURST_NS, BURST = 10_000_000, 3
 """So many connections of one server reset within this time are one act: a listener or a process ended."""
@@ -84,7 +85,7 @@ def _who_refuses(one: Judged, ttls: Ttls) -> Judged:
     if low <= one.rst_ttl <= high:
         fact = f"TTL {one.rst_ttl}, as in other connections of that server ({usual}): its host refused"
         return told(one, "connection_refused", "server", fact, 2)
-    if low == high and one.answers:
+    if low == high and one.answers and from_nearer(one.rst_ttl - high):
         fact = (
             f"TTL {one.rst_ttl}, but other connections of that server have "
             f"{usual}: somebody before it refused"

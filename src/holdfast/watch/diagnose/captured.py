@@ -13,7 +13,7 @@ from holdfast.watch.diagnose.case import Case, patience_ns, round_trip_ns, unack
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
 from holdfast.watch.diagnose.serial import ahead
 from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
-from holdfast.watch.diagnose.signs import Sign, has_steady_ttl, score, talks_on, ttl_distance
+from holdfast.watch.diagnose.signs import Sign, from_nearer, has_steady_ttl, score, talks_on, ttl_distance
 from holdfast.watch.diagnose.stated import reason_in
 from holdfast.watch.diagnose.validity import Place, Validity
 from holdfast.watch.diagnose.words import bytes_words, duration
@@ -150,7 +150,12 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
     answers = is_passive_shape(rst) and case.answers and prompt
     if answers and not guessed:
         goes_on = talks_on(case)
-        if far and has_steady_ttl(case) and (points < INJECTED_SCORE or _swallowed(case)):
+        if (
+            far
+            and from_nearer(far)
+            and has_steady_ttl(case)
+            and (points < INJECTED_SCORE or _swallowed(case))
+        ):
             way = "nearer" if far > 0 else "farther"
             fact = f"bare RST that answers the segment before it, from {abs(far)} hops {way} than that end"
             return _finding("path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE)
@@ -456,7 +461,11 @@ def _unknown_there(case: Case) -> Finding:
             facts.append(
                 Evidence(f"the connection had been silent for {duration(idle_ns)} before that segment", 1)
             )
-    return Finding("peer_had_no_connection", case.claimed, tuple(facts), trigger=Trigger.PASSIVE)
+    steady = has_steady_ttl(case)
+    if not steady:
+        facts.append(Evidence("the hop counts of that end vary: they cannot confirm that it was that end", 0))
+    sender = case.claimed if steady else "unknown"
+    return Finding("peer_had_no_connection", sender, tuple(facts), trigger=Trigger.PASSIVE)
 
 
 def stated_by(case: Case) -> str | None:

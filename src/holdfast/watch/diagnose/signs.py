@@ -77,6 +77,15 @@ def ttl_distance(case: Case) -> int | None:
     return min((_outside(ttl, low, high) for ttl in case.ttls), key=abs)
 
 
+OTHER_STACK = 16
+"""So many hops farther nobody is: that sender's TTL began at another value."""
+
+
+def from_nearer(far: int) -> bool:
+    """Whether a TTL that differs so from an end's can be that of a box on the way to it."""
+    return far > 0 or far <= -OTHER_STACK
+
+
 def has_steady_ttl(case: Case) -> bool:
     """Whether that end's segments all came the same way; copies of a span port are one hop further."""
     low, high = case.sent.ttl_min, case.sent.ttl_max
@@ -96,7 +105,7 @@ def _ttl(case: Case) -> Sign | None:
     steady = has_steady_ttl(case)
     here = (case.packet.place,)
     if far == 0:
-        return Sign(f"TTL {ttl}, as in the other segments from there ({usual})", -1)
+        return Sign(f"TTL {ttl}, as in the other segments from there ({usual})", -1 if steady else 0)
     weight = 3 if abs(far) > 1 and steady else 1
     return Sign(f"TTL {ttl}, but the other segments from there have {usual}", weight, "other TTL", here)
 
