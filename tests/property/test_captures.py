@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import random
+
 import making_captures as make
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -208,3 +210,47 @@ def test_both_parsers_read_every_link_the_same(capture: list[make.Record], link:
             body += one.data[14:]
         changed.append(make.Record(one.time_ns, body))
     both_agree(make.pcap(changed, link=link, kind="modified", order=">"), [])
+
+
+def long_capture(seed: int, packets: int = 1500) -> list[make.Record]:
+    """Few connections with many segments: rings go round, RSTs come in storms, ports are used again."""
+    chance = random.Random(seed)
+    ends = [(("192.0.2.1", 40000 + i % 3), ("198.51.100.7", 443 + i // 3)) for i in range(6)]
+    places = {end: chance.getrandbits(32) for pair in ends for end in pair}
+    out, now_ns = [], 10**18
+    calm = chance.choice([0.01, 0.1, 0.5])
+    for _ in range(packets):
+        client, server = chance.choice(ends)
+        source, target = chance.choice([(client, server), (server, client)])
+        odd = chance.random() < calm
+        flags = chance.choice([2, 18, 4, 20, 17, 17, 0x152]) if odd else chance.choice([16, 24])
+        payload = b"" if chance.random() < 0.4 else b"y" * chance.choice([1, 6, 100])
+        if flags == 2 and chance.random() < 0.5:
+            places[source] = chance.getrandbits(32)
+        seq = places[source] - (chance.choice([0, 1, 100]) if chance.random() < 0.2 else 0)
+        frame = make.segment(
+            source,
+            target,
+            flags,
+            seq=seq & 0xFFFFFFFF,
+            ack=(places[target] + chance.choice([0, 0, 0, 50, 1 << 30])) & 0xFFFFFFFF,
+            payload=payload,
+            window=chance.choice([0, 500, 500, 500]),
+            options=chance.choice([b"", make.TIMESTAMP, make.SYN_OPTIONS]),
+            ttl=chance.choice([64, 64, 64, 63]),
+            ip_id=chance.choice([0, len(out) & 0xFFFF]),
+        )
+        places[source] = (places[source] + len(payload) + (flags & 1) + (flags >> 1 & 1)) & 0xFFFFFFFF
+        now_ns += chance.choice([1000, 10**6, 10**9] if chance.random() < 0.1 else [1000])
+        out.append(make.Record(now_ns, make.ethernet(frame)))
+        if chance.random() < 0.05:
+            out.append(make.Record(now_ns + 500, make.ethernet(frame)))
+        if chance.random() < 0.02:
+            out.append(make.Record(now_ns + 700, make.ethernet(icmp_error(frame))))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ring_bytes", [0, 2048, 1 << 20])
+def test_both_parsers_agree_on_long_captures(seed: int, ring_bytes: int) -> None:
+    both_agree(make.pcap(long_capture(seed), kind="ns"), [], ring_bytes=ring_bytes)
