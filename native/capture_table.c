@@ -13,14 +13,18 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* A huge page; the fuzzer makes it small, to see each flow's bounds sooner. */
+#ifndef SLAB_BYTES
+#define SLAB_BYTES (2 << 20)
+#endif
+
 struct chunk {
 	struct kept_packet packet[CHUNK_PACKETS];
 };
 
 enum {
-	HUGE_BYTES = 2 << 20,
-	SLAB_FLOWS = HUGE_BYTES / sizeof(struct flow),
-	CHUNK_SLAB = HUGE_BYTES / sizeof(struct chunk),
+	SLAB_FLOWS = SLAB_BYTES / sizeof(struct flow),
+	CHUNK_SLAB = SLAB_BYTES / sizeof(struct chunk),
 	FIRST_SLOTS = 4096,
 	EVICT_SAMPLE = 16,
 	/* Evidence of all live flows together; over it, the oldest closed ones are given early. */
@@ -133,8 +137,8 @@ _Static_assert(sizeof(struct flow_key) == 40, "keys are compared as bytes");
 /* Huge pages, where the kernel gives them: flows are visited in random order. */
 static void *slab(size_t bytes)
 {
-	size_t rounded = (bytes + HUGE_BYTES - 1) & ~(size_t)(HUGE_BYTES - 1);
-	void *made = aligned_alloc(HUGE_BYTES, rounded);
+	size_t rounded = (bytes + SLAB_BYTES - 1) & ~(size_t)(SLAB_BYTES - 1);
+	void *made = aligned_alloc(SLAB_BYTES, rounded);
 
 	if (made)
 		madvise(made, rounded, MADV_HUGEPAGE);

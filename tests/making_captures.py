@@ -81,7 +81,7 @@ def ethernet(body: bytes, kind: int | None = None) -> bytes:
 
 
 def segment(source: tuple[str, int], target: tuple[str, int], flags: int, **fields: object) -> bytes:
-    """A TCP segment in IP, by its addresses IPv4 or IPv6; fields of :func:`tcp`, :func:`ipv4` or :func:`ipv6`."""
+    """A TCP segment in IP, by its addresses IPv4 or IPv6; fields of tcp(), ipv4() or ipv6()."""
     of_tcp = {key: fields.pop(key) for key in list(fields) if key in _OF_TCP}
     body = tcp(source, target, flags, **of_tcp)  # type: ignore[arg-type]  # checked by the tests themselves
     wrap = ipv6 if ":" in source[0] else ipv4

@@ -89,8 +89,8 @@ CONNECTION = (
 class Seen:
     """Bits of a side's ``seen``."""
 
-    ISN, NEXT, ACK, WINDOW, FIN, SACK, MSS, WINDOW_SCALE, TIMESTAMPS, IP_ID, DATA, ANY = (
-        1 << bit for bit in range(12)
+    ISN, NEXT, ACK, WINDOW, FIN, SACK, MSS, WINDOW_SCALE, TIMESTAMPS, IP_ID, DATA, ANY, BEYOND_SYN = (
+        1 << bit for bit in range(13)
     )
 
 

@@ -36,6 +36,10 @@ class Parser(Protocol):
 
 def new_parser(max_flows: int, ring_bytes: int, *, rows: bool) -> Parser:
     """The fastest parser that this installation has."""
-    from holdfast._native import Capture
+    try:
+        from holdfast._native import Capture
+    except ImportError:
+        from holdfast.watch.capture.portable import Capture as Portable
 
+        return Portable(max_flows, ring_bytes, rows)
     return Capture(max_flows, ring_bytes, rows)

@@ -147,9 +147,11 @@ class Reading:
         if damage is None and broken is None:
             return
         offset, what, hopeless = damage or (0, "", 0)
+        if broken is None and source.compressed and not offset and not source.left_bytes:
+            broken = "the compressed file ends early"
         if broken is not None:
-            what = f"{what} ({broken})" if what else broken
-        if hopeless:
+            what = broken
+        elif hopeless:
             raise MalformedCapture(path, offset, what)
         self._damage.append(Damage(path, offset, what))
 

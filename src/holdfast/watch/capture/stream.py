@@ -75,6 +75,8 @@ class RawFile:
 
     def peek(self, size: int) -> bytes:
         """The first bytes, which are read again afterwards; fewer at the end of the file."""
+        if self.regular:
+            return os.pread(self._fd, size, 0)
         while len(self._kept) < size:
             more = os.read(self._fd, size - len(self._kept))
             if not more:
