@@ -27,7 +27,7 @@ test: ## the core tests, at most 5 minutes
 	@timeout --foreground 300 $(PYTEST) -q -m "not slow and not bench"
 
 test-all: ## the tests that 'make test' leaves out, at most 20 minutes
-	@$(SETUP) test
+	@$(SETUP) test-all
 	@timeout --foreground 1200 $(PYTEST) -q -m "slow and not bench" --timeout 600
 
 lint: ## ruff, mypy --strict, clang-format, shellcheck, codespell
