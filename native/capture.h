@@ -274,6 +274,11 @@ void capture_packet(struct capture *it, const uint8_t *data, uint32_t captured,
 void capture_flush(struct capture *it);
 void capture_finish(struct capture *it);
 
+/* capture_live.c */
+void capture_ring_block(struct capture *it, const uint8_t *block, size_t length,
+			bool twice);
+void capture_tick(struct capture *it, int64_t now_ns);
+
 /* capture_link.c */
 void capture_walk(struct capture *it, uint32_t link, const uint8_t *data,
 		  uint32_t captured, uint32_t original);
@@ -284,6 +289,7 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 void table_free(struct table *it);
 uint32_t table_hash(const struct table *it, const struct flow_key *key);
 void table_take_batch(struct capture *it);
+void table_expire(struct capture *it, int64_t now_ns);
 void table_finish(struct capture *it);
 struct kept_packet *table_ring_slot(struct capture *it, struct flow *flow,
 				    uint32_t place);

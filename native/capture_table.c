@@ -504,7 +504,7 @@ static uint8_t how_over(const struct flow *flow)
 }
 
 /* Give those whose time is up, oldest first. */
-static void expire(struct capture *capture, int64_t now_ns)
+void table_expire(struct capture *capture, int64_t now_ns)
 {
 	struct table *it = capture->table;
 
@@ -534,7 +534,7 @@ static void take(struct capture *capture, const struct segment *seg,
 {
 	struct flow *flow;
 
-	expire(capture, seg->time_ns);
+	table_expire(capture, seg->time_ns);
 	flow = find(capture->table, &seg->key, hash);
 	if (seg->icmp_kind) {
 		if (flow)

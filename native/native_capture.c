@@ -107,6 +107,33 @@ static PyObject *feed(struct py_capture *self, PyObject *data)
 	return leave(self, PyLong_FromSize_t(taken));
 }
 
+static PyObject *ring_block(struct py_capture *self, PyObject *args)
+{
+	Py_buffer view;
+	int twice;
+
+	if (!PyArg_ParseTuple(args, "y*p", &view, &twice))
+		return NULL;
+	if (enter(self)) {
+		PyBuffer_Release(&view);
+		return NULL;
+	}
+	Py_BEGIN_ALLOW_THREADS capture_ring_block(self->capture, view.buf,
+						  (size_t)view.len, twice);
+	Py_END_ALLOW_THREADS PyBuffer_Release(&view);
+	return leave(self, Py_NewRef(Py_None));
+}
+
+static PyObject *tick(struct py_capture *self, PyObject *now_ns)
+{
+	long long now = PyLong_AsLongLong(now_ns);
+
+	if (PyErr_Occurred() || enter(self))
+		return NULL;
+	capture_tick(self->capture, now);
+	return leave(self, Py_NewRef(Py_None));
+}
+
 static PyObject *damaged(struct py_capture *self, PyObject *none)
 {
 	return PyBool_FromLong(self->capture->damage != NULL);
@@ -176,6 +203,10 @@ static PyMethodDef methods[] = {
 	  "Expect packets of this link type." },
 	{ "feed", (PyCFunction)feed, METH_O,
 	  "Take what is complete; gives how many bytes." },
+	{ "ring_block", (PyCFunction)ring_block, METH_VARARGS,
+	  "Take a block of a TPACKET_V3 ring." },
+	{ "tick", (PyCFunction)tick, METH_O,
+	  "Give flows that have waited long enough at this time." },
 	{ "damaged", (PyCFunction)damaged, METH_NOARGS,
 	  "Whether the file stopped making sense." },
 	{ "end_file", (PyCFunction)end_file, METH_O,

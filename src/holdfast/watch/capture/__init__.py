@@ -11,6 +11,8 @@ either: call ``stop()`` and go on iterating.
 """
 
 # SPDX-License-Identifier: Apache-2.0
-from holdfast.watch.capture.read import Reading, read_captures
+from holdfast.watch.capture.live import LiveReading, listen
+from holdfast.watch.capture.read import read_captures
+from holdfast.watch.capture.reading import Reading
 
-__all__ = ["Reading", "read_captures"]
+__all__ = ["LiveReading", "Reading", "listen", "read_captures"]

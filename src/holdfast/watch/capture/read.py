@@ -4,21 +4,18 @@
 from __future__ import annotations
 
 import mmap
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import MalformedCapture, UsageError
-from holdfast.watch.capture import columns, stream, wire
-from holdfast.watch.capture.flow import Damage, Flow, Progress, Summary
+from holdfast.watch.capture import columns, stream
+from holdfast.watch.capture.flow import Damage, Progress
 from holdfast.watch.capture.parser import Parser, new_parser
+from holdfast.watch.capture.reading import Reading
 
 _CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = (1 << 20) + (1 << 16)  # more than the longest record, which may be left over
-_PROGRESS_S = 0.1
-_ROWS_BYTES = 65536 * columns.ROW_LAYOUT.size
 
 
 class _Source:
@@ -61,8 +58,8 @@ class _Source:
         self._stream.close()
 
 
-class Reading:
-    """The flows of one vantage, one by one; :attr:`summary` is complete when iteration has ended."""
+class FileReading(Reading):
+    """The flows of capture files, one file after the other."""
 
     def __init__(
         self,
@@ -71,45 +68,15 @@ class Reading:
         on_progress: Callable[[Progress], None] | None,
         on_connections: Callable[[Any], None] | None,
     ) -> None:
+        super().__init__(parser, on_progress, on_connections)
         self._paths = list(paths)
-        self._parser = parser
-        self._on_progress, self._on_connections = on_progress, on_connections
         self._next_path = 0
         self._source: _Source | None = None
-        self._ready: deque[memoryview] = deque()
-        self._rows: list[bytes] = []
-        self._rows_bytes = 0
-        self._damage: list[Damage] = []
-        self._stopped = self._done = False
         self._read_bytes = 0  # of the files that are finished
         sizes = [_size(path) for path in self._paths]
         self._total_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
-        self._last_progress_s = 0.0
-
-    @property
-    def summary(self) -> Summary:
-        """What was read so far."""
-        counts = dict(zip(columns.COUNTS, columns.COUNTS_LAYOUT.unpack(self._parser.counts()), strict=True))
-        if not counts["packets"]:
-            counts["first_ns"] = counts["last_ns"] = None
-        return Summary(**counts, dropped=None, damage=tuple(self._damage), stopped=self._stopped)
-
-    def stop(self) -> None:
-        """Read no further: iteration gives what is open and ends. Safe in a signal handler."""
-        self._stopped = True
-
-    def __iter__(self) -> Iterator[Flow]:
-        return self
-
-    def __next__(self) -> Flow:
-        while not self._ready:
-            if self._done:
-                raise StopIteration
-            self._step()
-        return wire.flow(self._ready.popleft())
 
     def _step(self) -> None:
-        """Read one piece, or begin the next file, or finish."""
         if self._stopped or (self._source is None and self._next_path == len(self._paths)):
             self._finish()
         elif self._source is None:
@@ -118,8 +85,10 @@ class Reading:
             self._next_path += 1
         else:
             self._read(self._source)
-        self._take()
-        self._progress()
+
+    def _where(self) -> tuple[str, int, int | None]:
+        current = self._source.raw.read_bytes if self._source is not None else 0
+        return self._paths[max(0, self._next_path - 1)], self._read_bytes + current, self._total_bytes
 
     def _read(self, source: _Source) -> None:
         try:
@@ -161,37 +130,6 @@ class Reading:
             self._source = None
         self._parser.finish()
         self._done = True
-
-    def _take(self) -> None:
-        self._ready.extend(wire.split(self._parser.records()))
-        if self._on_connections is None:
-            return
-        rows = self._parser.rows()
-        self._rows.append(rows)
-        self._rows_bytes += len(rows)
-        if self._rows_bytes < _ROWS_BYTES and not self._done:
-            return
-        whole = b"".join(self._rows)
-        self._rows, self._rows_bytes = [], 0
-        for at in range(0, len(whole), _ROWS_BYTES):
-            self._on_connections(columns.as_array(whole[at : at + _ROWS_BYTES]))
-
-    def _progress(self) -> None:
-        now_s = time.monotonic()
-        if self._on_progress is None or (now_s - self._last_progress_s < _PROGRESS_S and not self._done):
-            return
-        self._last_progress_s = now_s
-        summary = self.summary
-        current = self._source.raw.read_bytes if self._source is not None else 0
-        self._on_progress(
-            Progress(
-                path=self._paths[max(0, self._next_path - 1)],
-                read_bytes=self._read_bytes + current,
-                total_bytes=self._total_bytes,
-                packets=summary.packets,
-                connections=summary.connections,
-            )
-        )
 
 
 def _size(path: str) -> int | None:
@@ -259,4 +197,4 @@ def read_captures(
     if len(names) > 1:
         names = _in_order(names)
     parser = new_parser(max_flows, ring_bytes, rows=on_connections is not None)
-    return Reading(names, parser, on_progress, on_connections)
+    return FileReading(names, parser, on_progress, on_connections)
