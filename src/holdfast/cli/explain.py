@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from holdfast.cli import explained, render
+from holdfast.cli import checked, explained, render
 from holdfast.errors import UsageError
 from holdfast.watch.capture.extract import extract
 from holdfast.watch.capture.flow import Progress as Read
@@ -62,6 +62,13 @@ Examples:
 )
 @click.option("--all", "everything", is_flag=True, help="List usual traffic and RSTs without effect too.")
 @click.option(
+    "--limit",
+    type=checked.Whole(0),
+    default=50,
+    show_default=True,
+    help="Tell so many in the text, the worst.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object a line (docs/reference/explain.md)."
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table for a spreadsheet.")
@@ -74,6 +81,7 @@ def command(
     files: tuple[str, ...],
     vantages: tuple[str, ...],
     everything: bool,
+    limit: int,
     as_json: bool,
     as_csv: bool,
     terms: tuple[str, ...],
@@ -94,7 +102,10 @@ def command(
     told, interrupted = _explain([list(files), *([one] for one in vantages)])
     listed = worst_first(one for one in told.found if wants(one) and (everything or not is_quiet(one)))
     summed = summarize(files, told.reads, [one for one in told.found if wants(one)], listed)
-    _print(listed, summed, as_json, as_csv)
+    if as_json or as_csv:
+        _print_records(listed, as_json)
+    else:
+        _print_text(listed[:limit], len(listed), summed)
     _warn(summed, told, as_text=not (as_json or as_csv))
     if html is not None:
         _write(html, page(listed, summed, _style()))
@@ -169,21 +180,22 @@ class _Bar:
             self._progress.stop()
 
 
-def _print(listed: Sequence[Explained], summed: Summary, as_json: bool, as_csv: bool) -> None:
-    if as_json:
-        for one in listed:
-            click.echo(json.dumps(one.as_json()))
-        return
-    if as_csv:
-        for line in explained.table(listed):
-            click.echo(line)
-        return
+def _print_records(listed: Sequence[Explained], as_json: bool) -> None:
+    lines = (json.dumps(one.as_json()) for one in listed) if as_json else explained.table(listed)
+    for line in lines:
+        click.echo(line)
+
+
+def _print_text(told: Sequence[Explained], count: int, summed: Summary) -> None:
     out = render.Page()
     width = min(out.width, 120) if out.is_terminal else render.WIDTH
     out.print(explained.summary(summed, width))
-    for one in listed:
+    for one in told:
         out.print()
         out.print(explained.block(one, width))
+    if len(told) < count:
+        words = f"{count - len(told):,} more: raise --limit, narrow with --filter, or use --html or --json."
+        out.print(f"\n{words}", style="dim")
 
 
 def _warn(summed: Summary, told: Told, as_text: bool) -> None:

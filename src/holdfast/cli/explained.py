@@ -18,6 +18,7 @@ from holdfast.watch.diagnose.words import duration, flag_words
 
 _TITLE = 10
 _STEPS = 8
+_GROUPS = 15
 
 _BASIS = {Basis.OBSERVED: "seen", Basis.INFERRED: "inferred from the evidence", Basis.NONE: "not known"}
 
@@ -47,10 +48,15 @@ def summary(told: Summary, width: int = WIDTH) -> Text:
     text.append("\n" + "\n".join(wrap(figures, width, "  ")), style="dim")
     for warning in told.warnings:
         text.append("\n" + "\n".join(wrap(printable(warning), width, "  ")), style="yellow")
-    if told.by_cause:
-        text.append(f"\n\n  {'CAUSE':32} CONNECTIONS", style="bold")
-        for cause, count in told.by_cause:
-            text.append(f"\n  {cause:32} {count:>11,}")
+    if told.groups:
+        text.append(f"\n\n{'COUNT':>7}  {'CAUSE':25} {'SENT BY':8} SERVER", style="bold")
+        for cause, sender, server, count in told.groups[:_GROUPS]:
+            text.append(f"\n{count:>7,}  {cause:25} {sender:8} {server}")
+    rest = told.groups[_GROUPS:]
+    if rest:
+        text.append(f"\n{sum(group[3] for group in rest):>7,}  in {len(rest):,} other groups", style="dim")
+    if told.groups:
+        text.append("\n")
     if told.folded:
         words = ", ".join(f"{count:,} × {cause}" for cause, count in told.folded)
         text.append("\n" + "\n".join(wrap(f"Left out (--all shows them): {words}", width, "  ")), style="dim")

@@ -11,7 +11,8 @@ from typing import Any
 from holdfast.events import Endpoint
 from holdfast.watch.capture import wire
 from holdfast.watch.capture.flow import Progress, Summary
-from holdfast.watch.capture.read import Reading, read_captures
+from holdfast.watch.capture.read import read_captures
+from holdfast.watch.capture.reading import Reading
 from holdfast.watch.diagnose.across import Opened, Ttls, refine
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.judge import Judged, judge

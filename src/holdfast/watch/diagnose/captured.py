@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from holdfast.causes import MPTCP_CODES, Basis, Trigger
 from holdfast.events import Evidence
+from holdfast.policy import PROFILES
 from holdfast.watch.capture.flow import ACK, FIN, SYN, Option, Packet
 from holdfast.watch.diagnose.case import Case, patience_ns, round_trip_ns, unacked_bytes
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
@@ -458,14 +459,26 @@ def _unknown_there(case: Case) -> Finding:
     if trigger is not None and moved:
         idle_ns = trigger.time_ns - max(moved)
         if idle_ns >= IDLE_NS:
-            facts.append(
-                Evidence(f"the connection had been silent for {duration(idle_ns)} before that segment", 1)
-            )
+            facts.append(Evidence(silence(idle_ns), 1))
     steady = has_steady_ttl(case)
     if not steady:
         facts.append(Evidence("the hop counts of that end vary: they cannot confirm that it was that end", 0))
     sender = case.claimed if steady else "unknown"
     return Finding("peer_had_no_connection", sender, tuple(facts), trigger=Trigger.PASSIVE)
+
+
+def silence(idle_ns: int) -> str:
+    """A silence in words, and what on the way is known to forget a connection after such a time."""
+    said = f"the connection had been silent for {duration(idle_ns)} before that segment"
+    known = [
+        (one.path_idle_s, one.path)
+        for one in PROFILES.values()
+        if one.path_idle_s is not None and one.path_idle_s * 1_000_000_000 <= idle_ns
+    ]
+    if not known:
+        return said
+    limit_s, path = max(known)
+    return f"{said}; after {limit_s} s {path} forgets a connection"
 
 
 def stated_by(case: Case) -> str | None:

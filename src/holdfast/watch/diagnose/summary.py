@@ -25,7 +25,7 @@ class Summary:
     Attributes:
         files: names, in words. headline: the answer in one sentence. span: when, and how much traffic.
         figures: (figure, what it counts). warnings: what the capture or its reading lacks, in sentences.
-        by_cause: how many connections each cause has, most frequent first. by_sender: likewise.
+        groups: cause, sender, server and how many connections are alike in these, most frequent first.
         folded: how many were left out as usual traffic or without effect, by cause.
     """
 
@@ -34,8 +34,7 @@ class Summary:
     span: str
     figures: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
-    by_cause: tuple[tuple[str, int], ...]
-    by_sender: tuple[tuple[str, int], ...]
+    groups: tuple[tuple[str, str, str, int], ...]
     folded: tuple[tuple[str, int], ...]
 
 
@@ -61,7 +60,7 @@ def summarize(
         found: every reset connection. listed: those that are told in full.
     """
     read = reads[0]
-    causes = Counter(one.cause for one in listed)
+    groups = Counter((one.cause, one.sender, str(one.server)) for one in listed)
     senders = Counter(one.sender for one in listed)
     told = {one.id for one in listed}
     folded = Counter(one.cause for one in found if one.id not in told)
@@ -78,8 +77,7 @@ def summarize(
             (f"{senders['unknown']:,}", "sender unverifiable from here"),
         ),
         warnings=tuple(_warnings(reads)),
-        by_cause=tuple(causes.most_common()),
-        by_sender=tuple((name, senders[name]) for name in SENDERS if senders[name]),
+        groups=tuple((*alike, count) for alike, count in groups.most_common()),
         folded=tuple(folded.most_common()),
     )
 
