@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def test_filters(terms: list[str], causes: list[str]) -> None:
         (["--filter", "port=0"], "'0' is no port"),
         (["--filter", "address=x"], "'x' is no address"),
         (["--filter", "from=soon"], "'soon' is no time"),
+        (["--live", "lo"], "name captures, or an interface with --live"),
         (["--json", "--csv"], "--json and --csv exclude each other"),
         (["--extract", INJECTED], "would overwrite"),
     ],
@@ -163,6 +165,38 @@ def test_ctrl_c_tells_what_was_found() -> None:
     assert process.wait(20) == 130
     process.stdin.close()
     assert json.loads(out)["cause"] == "injected"
+
+
+LISTENING = """
+import json, signal, socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+command = [sys.executable, "-m", "holdfast", "explain", "--live", "lo", "--json"]
+process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+assert "Listening" in process.stderr.readline()
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname())
+server, _ = listener.accept()
+client.sendall(b"unread")
+server.recv(1)
+server.close()
+line = process.stdout.readline()
+process.send_signal(signal.SIGINT)
+out, err = process.communicate(timeout=20)
+print(json.dumps({"record": json.loads(line), "code": process.returncode, "err": err}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs_netns
+def test_an_interface_is_explained_as_it_happens() -> None:
+    done = subprocess.run(
+        ("unshare", "--net", sys.executable, "-c", LISTENING), capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert (told["record"]["cause"], told["record"]["sender"]) == ("closed_with_unread_data", "server")
+    assert told["code"] == 0
+    assert "1 connection was reset: 1 by the server." in told["err"]
 
 
 def browser() -> str | None:

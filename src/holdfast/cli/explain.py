@@ -46,13 +46,15 @@ Examples:
   holdfast explain capture.pcapng.zst
   holdfast explain client.pcap --vantage server.pcap   two places: proof of who sent it
   holdfast explain big.pcap --filter port=443 --filter cause=injected
+  holdfast explain --live eth0                         as it happens, as root
   holdfast explain big.pcap --html report.html --extract resets.pcap
   tcpdump -w - tcp | holdfast explain - --json
 """
 
 
 @click.command(epilog=EPILOG)
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--live", "interface", metavar="INTERFACE", help="Listen to an interface; Ctrl-C ends.")
 @click.option(
     "--vantage",
     "vantages",
@@ -79,6 +81,7 @@ Examples:
 @click.option("--extract", "extracted", metavar="OUT", help="Write the packets of the listed connections.")
 def command(
     files: tuple[str, ...],
+    interface: str | None,
     vantages: tuple[str, ...],
     everything: bool,
     limit: int,
@@ -92,6 +95,10 @@ def command(
 
     Files are pcap or pcapng, compressed or not; several are read as one rotated capture; - is standard input.
     """
+    if (interface is None) == (not files):
+        raise UsageError("name captures, or an interface with --live.")
+    if interface is not None and (vantages or extracted is not None or as_csv):
+        raise UsageError("--live goes with none of --vantage, --extract and --csv.")
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other.")
     if [*files, *vantages].count("-") > 1:
@@ -99,10 +106,19 @@ def command(
     wants = chooser(terms)
     if extracted is not None:
         _check_extraction(files, extracted)
-    told, interrupted = _explain([list(files), *([one] for one in vantages)])
-    listed = worst_first(one for one in told.found if wants(one) and (everything or not is_quiet(one)))
-    summed = summarize(files, told.reads, [one for one in told.found if wants(one)], listed)
-    if as_json or as_csv:
+
+    def lists(one: Explained) -> bool:
+        return wants(one) and (everything or not is_quiet(one))
+
+    if interface is not None:
+        told, interrupted = _listen(interface, lambda one: _print_one(one, as_json) if lists(one) else None)
+    else:
+        told, interrupted = _explain(Explaining([list(files), *([one] for one in vantages)]))
+    listed = worst_first(filter(lists, told.found))
+    summed = summarize(files or [str(interface)], told.reads, [*filter(wants, told.found)], listed)
+    if interface is not None:
+        render.talk().print(explained.summary(summed))
+    elif as_json or as_csv:
         _print_records(listed, as_json)
     else:
         _print_text(listed[:limit], len(listed), summed)
@@ -112,7 +128,7 @@ def command(
     if extracted is not None:
         count = extract(files, extracted, {(one.client, one.server) for one in listed})
         render.talk().print(f"Wrote {count:,} packets to {render.printable(extracted)}.", style="dim")
-    if interrupted:
+    if interrupted and interface is None:
         raise click.exceptions.Exit(130)
     if any(read.damage for read in told.reads):
         raise click.exceptions.Exit(DAMAGED)
@@ -125,10 +141,26 @@ def _check_extraction(files: Sequence[str], target: str) -> None:
         raise UsageError(f"--extract would overwrite {target}, which is being read.")
 
 
-def _explain(vantages: Sequence[Sequence[str]]) -> tuple[Told, bool]:
+def _listen(interface: str, show: Callable[[Explained], None]) -> tuple[Told, bool]:
+    """Judge what passes an interface, until Ctrl-C."""
+    explaining = Explaining([], interface=interface, on_found=show)
+    render.talk().print(f"Listening to {render.printable(interface)}. Ctrl-C ends.", style="dim")
+    return _explain(explaining)
+
+
+def _print_one(one: Explained, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(one.as_json()))
+        return
+    out = render.Page()
+    out.print(explained.block(one, min(out.width, 120) if out.is_terminal else render.WIDTH), end="\n\n")
+    out.file.flush()
+
+
+def _explain(explaining: Explaining) -> tuple[Told, bool]:
     """Read and judge; Ctrl-C ends the reading, and what was found by then is told."""
     bar = _Bar()
-    explaining = Explaining(vantages, bar.show)
+    explaining.on_progress = bar.show
     interrupted = False
 
     def leave(number: int, frame: FrameType | None) -> None:

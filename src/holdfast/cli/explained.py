@@ -18,7 +18,6 @@ from holdfast.watch.diagnose.words import duration, flag_words
 
 _TITLE = 10
 _STEPS = 8
-_GROUPS = 15
 
 _BASIS = {Basis.OBSERVED: "seen", Basis.INFERRED: "inferred from the evidence", Basis.NONE: "not known"}
 
@@ -50,12 +49,8 @@ def summary(told: Summary, width: int = WIDTH) -> Text:
         text.append("\n" + "\n".join(wrap(printable(warning), width, "  ")), style="yellow")
     if told.groups:
         text.append(f"\n\n{'COUNT':>7}  {'CAUSE':25} {'SENT BY':8} SERVER", style="bold")
-        for cause, sender, server, count in told.groups[:_GROUPS]:
+        for cause, sender, server, count in told.groups:
             text.append(f"\n{count:>7,}  {cause:25} {sender:8} {server}")
-    rest = told.groups[_GROUPS:]
-    if rest:
-        text.append(f"\n{sum(group[3] for group in rest):>7,}  in {len(rest):,} other groups", style="dim")
-    if told.groups:
         text.append("\n")
     if told.folded:
         words = ", ".join(f"{count:,} × {cause}" for cause, count in told.folded)

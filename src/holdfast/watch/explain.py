@@ -11,6 +11,7 @@ from typing import Any
 from holdfast.events import Endpoint
 from holdfast.watch.capture import wire
 from holdfast.watch.capture.flow import Progress, Summary
+from holdfast.watch.capture.live import listen
 from holdfast.watch.capture.read import read_captures
 from holdfast.watch.capture.reading import Reading
 from holdfast.watch.diagnose.across import Opened, Ttls, refine
@@ -114,13 +115,28 @@ class Explaining:
         vantages: one list of files for each place at which the same traffic was captured; the first is the
             one that is told, the others only testify.
         on_progress: called about ten times a second.
+        interface: listen to this one instead, from now on until :meth:`stop`.
+        on_found: called with each record as it is found, before others can shed light on it.
+
+    Raises:
+        KernelUnavailable, UsageError: the interface cannot be listened to.
     """
 
     def __init__(
-        self, vantages: Sequence[Sequence[str]], on_progress: Callable[[Progress], None] | None = None
+        self,
+        vantages: Sequence[Sequence[str]],
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        interface: str | None = None,
+        on_found: Callable[[Explained], None] | None = None,
     ) -> None:
-        self._vantages = vantages
-        self._on_progress = on_progress
+        self._vantages = vantages if interface is None else [[interface]]
+        self.on_progress = on_progress
+        self._on_found = on_found
+        self._heard = _Connections()
+        self._live = None
+        if interface is not None:
+            self._live = listen(interface, on_progress=self._progress, on_connections=self._heard.take)
         self._reading: Reading | None = None
         self._stopped = False
         self.resets = 0
@@ -149,9 +165,18 @@ class Explaining:
             )
         return Told([one.explained for one in told], [summary, *(one[2] for one in read[1:])], untold)
 
+    def _open(self, paths: Sequence[str], seen: _Connections) -> Reading:
+        if self._live is not None:
+            return self._live
+        return read_captures(paths, on_progress=self._progress, on_connections=seen.take)
+
+    def _progress(self, progress: Progress) -> None:
+        if self.on_progress is not None:
+            self.on_progress(progress)
+
     def _read(self, paths: Sequence[str]) -> tuple[list[Judged], _Connections, Summary, int]:
-        connections = _Connections()
-        reading = read_captures(paths, on_progress=self._on_progress, on_connections=connections.take)
+        connections = self._heard if self._live is not None else _Connections()
+        reading = self._open(paths, connections)
         self._reading = reading
         if self._stopped:
             reading.stop()
@@ -163,11 +188,16 @@ class Explaining:
             if one is None:
                 continue
             self.resets += 1
+            if self._on_found is not None:
+                self._on_found(one.explained)
             if len(found) < RECORDS:
                 found.append(one if len(found) < WINDOWS else _without_window(one))
             else:
                 untold += 1
-        return found, connections, reading.summary, untold
+        summary = reading.summary
+        if self._live is not None:
+            summary = dataclasses.replace(summary, stopped=False)  # listening has no other end
+        return found, connections, summary, untold
 
 
 def _without_window(one: Judged) -> Judged:

@@ -78,6 +78,22 @@ def test_an_attempt_at_another_time_tells_nothing(later_ns: int) -> None:
     assert told(only) == ("connection_refused", "unknown")
 
 
+def probe(port: int, ms: float) -> Judged:
+    answer = Seg(ms + 1, False, RST | ACK, 0, C + 1, window=0, ttl=63, ip_id=0, options_bytes=0)
+    return judged([Seg(ms, True, SYN, C), answer], server=Endpoint(SERVER.ip, port))
+
+
+@pytest.mark.parametrize(("ports", "gap_ms", "scan"), [(10, 100, True), (9, 100, False), (10, 2000, False)])
+def test_many_closed_ports_in_a_row_are_a_scan(ports: int, gap_ms: float, scan: bool) -> None:
+    found = refine([probe(1000 + at, at * gap_ms) for at in range(ports)], {}, ())
+    assert {one.explained.noise for one in found} == {scan}
+
+
+def test_one_port_tried_again_and_again_is_no_scan() -> None:
+    found = refine([probe(1000, at * 100) for at in range(20)], {}, ())
+    assert {one.explained.noise for one in found} == {False}
+
+
 def aborted(port: int, ms: float, request: bool) -> Judged:
     talk = [
         Seg(ms, True, SYN, C),

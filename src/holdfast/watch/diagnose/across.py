@@ -11,6 +11,7 @@ from holdfast.causes import CAUSES, Severity
 from holdfast.events import Endpoint, Evidence
 from holdfast.watch.capture.flow import CWR, ECE, Option
 from holdfast.watch.diagnose.judge import Judged, lost_words
+from holdfast.watch.diagnose.noise import SCAN_NS, SCAN_PORTS
 from holdfast.watch.diagnose.signs import from_nearer
 
 BURST_NS, BURST = 10_000_000, 3
@@ -39,12 +40,13 @@ def refine(found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened]) -> lis
         opened: connections whose handshake was answered, for those that were refused before.
     """
     known = _with_own(found, ttls)
-    bursts = _bursts(found)
+    bursts, scans = _bursts(found), _scans(found)
     accepted = _by_server(opened)
     refined = []
     for one in found:
         if one.refused:
             one = _option_refused(one, accepted) or _who_refuses(one, known)
+            one = _as_scan(one) if one.explained.client.ip in scans else one
         elif id(one) in bursts:
             one = _in_burst(one, bursts[id(one)])
         refined.append(one)
@@ -118,6 +120,33 @@ def _option_refused(one: Judged, accepted: dict[tuple[str, Endpoint], list[Opene
             )
             return told(one, "handshake_option_refused", "path", fact, 4)
     return None
+
+
+def _scans(found: Sequence[Judged]) -> set[str]:
+    """Addresses that were refused at so many places in a row that they look for an open port."""
+    tries: dict[str, list[tuple[int, Endpoint]]] = {}
+    for one in found:
+        if one.refused:
+            tries.setdefault(one.explained.client.ip, []).append(
+                (one.explained.time_ns, one.explained.server)
+            )
+    return {ip for ip, tried in tries.items() if _is_scan(sorted(tried))}
+
+
+def _is_scan(tried: Sequence[tuple[int, Endpoint]]) -> bool:
+    return any(
+        last_ns - first_ns <= SCAN_NS and len({end for _, end in tried[at : at + SCAN_PORTS]}) == SCAN_PORTS
+        for at, ((first_ns, _), (last_ns, _)) in enumerate(zip(tried, tried[SCAN_PORTS - 1 :], strict=False))
+    )
+
+
+def _as_scan(one: Judged) -> Judged:
+    fact = Evidence("that address tried many closed ports in a row: usual traffic of the class port_scan", 0)
+    old = one.explained
+    changed = dataclasses.replace(
+        old, noise=True, severity=Severity.INFO, evidence=(fact, *old.evidence), settle=()
+    )
+    return dataclasses.replace(one, explained=changed)
 
 
 def _bursts(found: Sequence[Judged]) -> dict[int, int]:

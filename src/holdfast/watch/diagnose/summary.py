@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from holdfast.causes import Severity
+from holdfast.events import Endpoint
 from holdfast.watch.capture.flow import Summary as Read
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.record import wall_time
@@ -25,7 +26,8 @@ class Summary:
     Attributes:
         files: names, in words. headline: the answer in one sentence. span: when, and how much traffic.
         figures: (figure, what it counts). warnings: what the capture or its reading lacks, in sentences.
-        groups: cause, sender, server and how many connections are alike in these, most frequent first.
+        groups: cause, sender, and the server (or how many there are) of connections that are alike in the
+            first two, and their number; most frequent first.
         folded: how many were left out as usual traffic or without effect, by cause.
     """
 
@@ -60,7 +62,6 @@ def summarize(
         found: every reset connection. listed: those that are told in full.
     """
     read = reads[0]
-    groups = Counter((one.cause, one.sender, str(one.server)) for one in listed)
     senders = Counter(one.sender for one in listed)
     told = {one.id for one in listed}
     folded = Counter(one.cause for one in found if one.id not in told)
@@ -77,9 +78,20 @@ def summarize(
             (f"{senders['unknown']:,}", "sender unverifiable from here"),
         ),
         warnings=tuple(_warnings(reads)),
-        groups=tuple((*alike, count) for alike, count in groups.most_common()),
+        groups=_groups(listed),
         folded=tuple(folded.most_common()),
     )
+
+
+def _groups(listed: Sequence[Explained]) -> tuple[tuple[str, str, str, int], ...]:
+    servers: dict[tuple[str, str], Counter[Endpoint]] = {}
+    for one in listed:
+        servers.setdefault((one.cause, one.sender), Counter())[one.server] += 1
+    found = [
+        (*alike, str(next(iter(ends))) if len(ends) == 1 else f"{len(ends):,} servers", ends.total())
+        for alike, ends in servers.items()
+    ]
+    return tuple(sorted(found, key=lambda group: -group[3]))
 
 
 def _headline(listed: Sequence[Explained], senders: Counter[str], folded: int) -> str:
