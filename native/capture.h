@@ -19,7 +19,7 @@
 #include "capture_facts.h"
 
 enum {
-	BATCH = 32, /* segments looked up together: their cache misses overlap */
+	BATCH = 32, /* segments whose cache misses overlap */
 	CHUNK_PACKETS = 4,
 	RING_PACKETS = 32,
 	RING_CHUNKS = RING_PACKETS / CHUNK_PACKETS,
@@ -87,6 +87,7 @@ struct segment {
 	uint32_t seq, ack, payload_bytes, ip_bytes;
 	uint32_t ts_val, ts_ecr, sack_right;
 	uint16_t window, flags, ip_id, options, mss, vlan, origin;
+	uint32_t hash;
 	uint8_t from; /* which end of the key sent it (or the quoted segment) */
 	uint8_t ttl, options_bytes, window_scale, content, tunnel;
 	uint8_t mptcp_reason;
@@ -253,8 +254,9 @@ struct capture {
 	int64_t time_ns;
 	uint16_t packet_origin;
 	/* segments on their way to the table */
-	struct segment batch[BATCH];
-	uint32_t batched;
+	struct segment batch[2][BATCH]; /* one is filled, one is counted */
+	uint32_t batched[2];
+	uint8_t filling;
 	struct table *table;
 	bool want_rows;
 	struct buffer rows, records;
@@ -287,8 +289,8 @@ void capture_walk(struct capture *it, uint32_t link, const uint8_t *data,
 struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 			uint64_t ring_bytes);
 void table_free(struct table *it);
-uint32_t table_hash(const struct table *it, const struct flow_key *key);
-void table_take_batch(struct capture *it);
+void table_add(struct capture *it, struct segment *seg);
+void table_turn(struct capture *it);
 void table_expire(struct capture *it, int64_t now_ns);
 void table_finish(struct capture *it);
 struct kept_packet *table_ring_slot(struct capture *it, struct flow *flow,

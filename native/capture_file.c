@@ -397,7 +397,8 @@ void capture_end_file(struct capture *it, size_t left_bytes)
 
 void capture_flush(struct capture *it)
 {
-	table_take_batch(it);
+	table_turn(it);
+	table_turn(it);
 }
 
 void capture_finish(struct capture *it)

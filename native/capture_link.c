@@ -131,8 +131,11 @@ static void set_key(struct segment *seg, const struct walk *w,
 		    const struct ip *ip, const uint8_t *ports)
 {
 	uint16_t src = be16(ports), dst = be16(ports + 2);
-	int order = memcmp(ip->src, ip->dst, ip->v4 ? 4 : 16);
+	uint32_t a = be32(ip->src), b = be32(ip->dst);
+	int order = a == b ? 0 : a > b ? 1 : -1;
 
+	if (order == 0 && !ip->v4)
+		order = memcmp(ip->src, ip->dst, 16);
 	seg->from = order > 0 || (order == 0 && src > dst);
 	map_address(seg->key.addr[seg->from], ip->src, ip->v4);
 	map_address(seg->key.addr[!seg->from], ip->dst, ip->v4);
@@ -291,9 +294,9 @@ static struct segment *begin_segment(struct walk *w, const struct ip *ip)
 	struct capture *it = w->it;
 	struct segment *seg;
 
-	if (it->batched == BATCH)
-		table_take_batch(it);
-	seg = &it->batch[it->batched];
+	if (it->batched[it->filling] == BATCH)
+		table_turn(it);
+	seg = &it->batch[it->filling][it->batched[it->filling]];
 	seg->time_ns = it->time_ns;
 	seg->offset = it->record_offset;
 	seg->number = it->counts.packets;
@@ -344,7 +347,7 @@ static void walk_tcp(struct walk *w, struct ip *ip)
 	seg->content =
 		content_of(seg->payload, seg->payload_kept, seg->payload_bytes);
 	w->counts->tcp++;
-	w->it->batched++;
+	table_add(w->it, seg);
 }
 
 /* ---- ICMP errors, which quote the segment that they are about */
@@ -382,7 +385,7 @@ static void walk_quote(struct walk *w, struct ip *outer, uint8_t kind,
 	seg->mtu = mtu;
 	map_address(seg->reporter, outer->src, outer->v4);
 	w->counts->icmp_errors++;
-	w->it->batched++;
+	table_add(w->it, seg);
 }
 
 static void walk_icmp(struct walk *w, struct ip *ip)

@@ -42,9 +42,12 @@ struct table {
 	struct flow **slabs;
 	uint32_t slab_count, made, free_flow;
 	struct chunk **chunk_slabs;
-	uint32_t chunk_slab_count, chunks_made, free_chunk;
+	uint32_t chunk_slab_count, chunks_made;
+	uint32_t *free_chunks, free_chunk_count; /* last freed, first used */
 	uint64_t chunks_held, max_chunks;
 	struct list waiting[WAITING_LISTS];
+	/* Before this nobody's time is up; INT64_MIN: look again. */
+	int64_t due_ns;
 	size_t evidence_bytes;
 	uint64_t sample; /* state of the generator that picks whom to evict */
 };
@@ -62,7 +65,7 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 	it->max_chunks = ring_bytes / sizeof(struct chunk);
 	it->mask = FIRST_SLOTS - 1;
 	it->slots = calloc(FIRST_SLOTS, sizeof(*it->slots));
-	it->free_flow = it->free_chunk = NO_FLOW;
+	it->free_flow = NO_FLOW;
 	for (int i = 0; i < WAITING_LISTS; i++)
 		it->waiting[i].first = it->waiting[i].last = NO_FLOW;
 	if (!it->slots) {
@@ -100,6 +103,7 @@ void table_free(struct table *it)
 		free(it->chunk_slabs[i]);
 	free(it->slabs);
 	free(it->chunk_slabs);
+	free(it->free_chunks);
 	free(it->slots);
 	free(it);
 }
@@ -113,7 +117,7 @@ static uint64_t fold(uint64_t a, uint64_t b)
 	return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-uint32_t table_hash(const struct table *it, const struct flow_key *key)
+static uint32_t table_hash(const struct table *it, const struct flow_key *key)
 {
 	uint64_t word[4], rest;
 
@@ -184,29 +188,35 @@ static struct chunk *chunk_at(const struct table *it, uint32_t index)
 	return &it->chunk_slabs[index / CHUNK_SLAB][index % CHUNK_SLAB];
 }
 
+static bool more_chunks(struct table *it)
+{
+	uint32_t count = it->chunk_slab_count;
+	uint32_t *frees = realloc(it->free_chunks,
+				  (count + 1) * CHUNK_SLAB * sizeof(*frees));
+
+	if (!frees)
+		return false;
+	it->free_chunks = frees;
+	if (!more_slabs(&it->chunk_slabs, count))
+		return false;
+	it->chunk_slabs[count] = slab(CHUNK_SLAB * sizeof(struct chunk));
+	if (!it->chunk_slabs[count])
+		return false;
+	it->chunk_slab_count++;
+	return true;
+}
+
 static uint32_t new_chunk(struct table *it)
 {
-	uint32_t index = it->free_chunk;
-
-	if (index != NO_FLOW) {
-		memcpy(&it->free_chunk, chunk_at(it, index),
-		       sizeof(it->free_chunk));
-	} else {
-		if (it->chunks_made == it->chunk_slab_count * CHUNK_SLAB) {
-			uint32_t count = it->chunk_slab_count;
-
-			if (!more_slabs(&it->chunk_slabs, count))
-				return NO_FLOW;
-			it->chunk_slabs[count] =
-				slab(CHUNK_SLAB * sizeof(struct chunk));
-			if (!it->chunk_slabs[count])
-				return NO_FLOW;
-			it->chunk_slab_count++;
-		}
-		index = it->chunks_made++;
+	if (it->free_chunk_count) {
+		it->chunks_held++;
+		return it->free_chunks[--it->free_chunk_count];
 	}
+	if (it->chunks_made == it->chunk_slab_count * CHUNK_SLAB &&
+	    !more_chunks(it))
+		return NO_FLOW;
 	it->chunks_held++;
-	return index;
+	return it->chunks_made++;
 }
 
 /* ---- rings */
@@ -272,8 +282,7 @@ const struct kept_packet *table_ring_at(const struct table *it,
 
 static void free_chunk(struct table *it, uint32_t index)
 {
-	memcpy(chunk_at(it, index), &it->free_chunk, sizeof(it->free_chunk));
-	it->free_chunk = index;
+	it->free_chunks[it->free_chunk_count++] = index;
 	it->chunks_held--;
 }
 
@@ -296,6 +305,8 @@ void table_ring_shrink(struct table *it, struct flow *flow)
 void table_charge(struct table *it, size_t bytes)
 {
 	it->evidence_bytes += bytes;
+	if (it->evidence_bytes > EVIDENCE_BYTES)
+		it->due_ns = INT64_MIN;
 }
 
 /* ---- lists */
@@ -306,6 +317,7 @@ static void unlink_flow(struct table *it, struct flow *flow)
 
 	if (flow->waiting == WAITING_NOT)
 		return;
+	it->due_ns = INT64_MIN;
 	if (flow->previous == NO_FLOW)
 		list->first = flow->next;
 	else
@@ -330,10 +342,12 @@ void table_wait(struct table *it, struct flow *flow, enum waiting to)
 	flow->waiting = (uint8_t)to;
 	flow->previous = list->last;
 	flow->next = NO_FLOW;
-	if (list->last == NO_FLOW)
+	if (list->last == NO_FLOW) {
 		list->first = flow->index;
-	else
+		it->due_ns = INT64_MIN;
+	} else {
 		flow_at(it, list->last)->next = flow->index;
+	}
 	list->last = flow->index;
 }
 
@@ -457,7 +471,7 @@ static void evict(struct capture *capture)
 }
 
 static struct flow *begin_flow(struct capture *capture,
-			       const struct segment *seg, uint32_t hash)
+			       const struct segment *seg)
 {
 	struct table *it = capture->table;
 	struct flow *flow;
@@ -477,25 +491,28 @@ static struct flow *begin_flow(struct capture *capture,
 	flow = flow_at(it, index);
 	memset(flow, 0, sizeof(*flow));
 	flow->index = index;
-	flow->hash = hash;
+	flow->hash = seg->hash;
 	flow->live = true;
 	flow_begin(flow, seg, capture);
-	insert(it, hash, index);
+	insert(it, seg->hash, index);
 	it->count++;
 	capture->counts.connections++;
 	return flow;
 }
 
+static int64_t limit_of(const struct flow *flow)
+{
+	return flow->waiting == WAITING_CLOSED ? LINGER_NS : OPENING_NS;
+}
+
 static bool is_over(const struct flow *flow, int64_t now_ns)
 {
-	int64_t limit_ns =
-		flow->waiting == WAITING_CLOSED ? LINGER_NS : OPENING_NS;
 	int64_t silent_ns;
 
 	if (flow->waiting == WAITING_NOT || flow->waiting == WAITING_EVIDENCE)
 		return false;
 	return !__builtin_sub_overflow(now_ns, flow->last_ns, &silent_ns) &&
-	       silent_ns > limit_ns;
+	       silent_ns > limit_of(flow);
 }
 
 static uint8_t how_over(const struct flow *flow)
@@ -508,12 +525,23 @@ void table_expire(struct capture *capture, int64_t now_ns)
 {
 	struct table *it = capture->table;
 
+	int64_t due_ns = INT64_MAX;
+
+	if (now_ns < it->due_ns)
+		return;
 	for (int i = WAITING_CLOSED; i <= WAITING_OPENING; i++) {
 		while (it->waiting[i].first != NO_FLOW) {
 			struct flow *flow = flow_at(it, it->waiting[i].first);
+			int64_t mine_ns;
 
-			if (!is_over(flow, now_ns))
+			if (!is_over(flow, now_ns)) {
+				if (__builtin_add_overflow(flow->last_ns,
+							   limit_of(flow),
+							   &mine_ns))
+					mine_ns = INT64_MIN;
+				due_ns = mine_ns < due_ns ? mine_ns : due_ns;
 				break;
+			}
 			end_flow(capture, flow, how_over(flow));
 		}
 	}
@@ -527,15 +555,15 @@ void table_expire(struct capture *capture, int64_t now_ns)
 		capture->counts.evicted++;
 		end_flow(capture, flow_at(it, first), ENDED_EVICTED);
 	}
+	it->due_ns = due_ns;
 }
 
-static void take(struct capture *capture, const struct segment *seg,
-		 uint32_t hash)
+static void take(struct capture *capture, const struct segment *seg)
 {
 	struct flow *flow;
 
 	table_expire(capture, seg->time_ns);
-	flow = find(capture->table, &seg->key, hash);
+	flow = find(capture->table, &seg->key, seg->hash);
 	if (seg->icmp_kind) {
 		if (flow)
 			flow_count_icmp(capture, flow, seg);
@@ -546,7 +574,7 @@ static void take(struct capture *capture, const struct segment *seg,
 		flow = NULL;
 	}
 	if (!flow)
-		flow = begin_flow(capture, seg, hash);
+		flow = begin_flow(capture, seg);
 	if (flow)
 		flow_count(capture, flow, seg);
 }
@@ -571,37 +599,37 @@ static void fetch_flow(const struct flow *flow, uint8_t from)
 	__builtin_prefetch(&side[!from], 1);
 }
 
-static void fetch_ring(const struct table *it, const struct flow *flow)
-{
-	if (flow->ring_size ||
-	    flow->places - flow->ring_base < flow->chunks * CHUNK_PACKETS)
-		__builtin_prefetch(table_ring_at(it, flow, flow->places), 1);
-}
-
-/* Three rounds: what one needs is on its way from memory since the one before. */
-void table_take_batch(struct capture *capture)
+/* The segment that was just written to the batch belongs to it. */
+void table_add(struct capture *capture, struct segment *seg)
 {
 	struct table *it = capture->table;
-	struct flow *flow[BATCH];
-	uint32_t hash[BATCH];
-	uint32_t count = capture->batched;
 
-	for (uint32_t i = 0; i < count; i++) {
-		hash[i] = table_hash(it, &capture->batch[i].key);
-		__builtin_prefetch(&it->slots[hash[i] & it->mask]);
+	seg->hash = table_hash(it, &seg->key);
+	__builtin_prefetch(&it->slots[seg->hash & it->mask]);
+	capture->batched[capture->filling]++;
+}
+
+/*
+ * The batch is full: send for the memory of its flows, and count the one before, whose memory has come while
+ * this one was filled.
+ */
+void table_turn(struct capture *capture)
+{
+	const struct segment *filled = capture->batch[capture->filling];
+	const struct segment *ready = capture->batch[!capture->filling];
+	uint32_t count = capture->batched[!capture->filling];
+
+	for (uint32_t i = 0; i < capture->batched[capture->filling]; i++) {
+		const struct flow *flow =
+			likely(capture->table, filled[i].hash);
+
+		if (flow)
+			fetch_flow(flow, filled[i].from);
 	}
-	for (uint32_t i = 0; i < count; i++) {
-		flow[i] = likely(it, hash[i]);
-		if (flow[i])
-			fetch_flow(flow[i], capture->batch[i].from);
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		if (flow[i])
-			fetch_ring(it, flow[i]);
-	}
-	capture->batched = 0;
+	capture->filling = !capture->filling;
+	capture->batched[capture->filling] = 0;
 	for (uint32_t i = 0; i < count && !capture->out_of_memory; i++)
-		take(capture, &capture->batch[i], hash[i]);
+		take(capture, &ready[i]);
 }
 
 /* The capture has ended: give all that is live, oldest entry first. */

@@ -315,7 +315,8 @@ void zeek_count(struct flow *flow, const struct segment *seg)
 			  (seg->flags & FIN ? 1 : 0);
 	uint32_t past = seg->seq + length;
 
-	begin_end(end, seg, past);
+	if (end->zeek_state == INACTIVE || seg->flags & SYN)
+		begin_end(end, seg, past);
 	write_history(flow, end, seg);
 	if (seg->window == 0 && !(seg->flags & RST) &&
 	    peer->zeek_state != CLOSED && end->zeek_state != RESET)
@@ -326,7 +327,8 @@ void zeek_count(struct flow *flow, const struct segment *seg)
 	if (seg->flags & ACK)
 		take_ack(flow, end, peer, seg);
 	take_sequence(flow, end, seg, past);
-	move(flow, end, peer, seg);
+	if (end->zeek_state == INACTIVE || seg->flags & (SYN | FIN | RST))
+		move(flow, end, peer, seg);
 }
 
 /* ---- conn_state */
