@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
+from captured_flows import Seg, flow_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from holdfast.cli import explained as explained_text
 from holdfast.events import Endpoint
 from holdfast.lab.capture_file import pcap
 from holdfast.lab.segment import build
 from holdfast.lab.traffic import KINDS, Connection, Harshness, connections, disturbed
 from holdfast.watch.diagnose.explained import Explained
+from holdfast.watch.diagnose.judge import judge
+from holdfast.watch.diagnose.summary import SENDERS
 from holdfast.watch.explain import Explaining
+from holdfast.watch.report.diagram import sequence
+from holdfast.watch.report.markup import html
 
 BY_ENDS = tuple(
     name
@@ -100,3 +107,40 @@ def test_recall_is_what_the_documentation_says(tmp_path: Path, harsh: Harshness)
         assert right >= (0.65 if harsh.lost >= 0.05 else 0.9) * len(ends), kind
     honest = [one for key, one in found.items() if key in made and made[key].sender != "path"]
     assert [one for one in honest if one.cause == "injected"] == []
+
+
+number = st.one_of(st.integers(0, (1 << 32) - 1), st.integers(0, 40))
+any_segment = st.builds(
+    Seg,
+    ms=st.floats(-50, 20_000),
+    client=st.booleans(),
+    flags=st.integers(0, 511),
+    seq=number,
+    ack=number,
+    data=st.sampled_from((0, 1, 30, 1448, 65_000)),
+    window=st.integers(0, 65_535),
+    ttl=st.integers(0, 255),
+    ip_id=st.one_of(st.none(), st.integers(0, 65_535)),
+    options_bytes=st.integers(0, 40),
+    ts=st.one_of(st.none(), st.tuples(number, number)),
+    content=st.integers(0, 7),
+    payload=st.binary(max_size=64),
+    mptcp_reason=st.one_of(st.none(), st.integers(0, 255)),
+    sack_right=st.one_of(st.none(), number),
+)
+
+
+@given(st.lists(any_segment, min_size=1, max_size=40))
+def test_whatever_is_captured_is_told_in_every_face(segments: list[Seg]) -> None:
+    """Hostile segments: nothing raises, and every word can be written, wherever it goes."""
+    flow = flow_of(segments)
+    one = judge(flow, "x")
+    if one is None:
+        assert not flow.rsts
+        return
+    record = one.explained
+    json.dumps(record.as_json())
+    assert record.obeyed in ("yes", "no", "unknown") and record.sender in SENDERS
+    assert isinstance(explained_text.block(record).plain, str)
+    assert len(list(explained_text.table([record]))) == 2
+    assert html(sequence(record)).encode()

@@ -10,7 +10,7 @@ from holdfast.causes import MPTCP_CODES, Basis, Trigger
 from holdfast.events import Evidence
 from holdfast.policy import PROFILES
 from holdfast.watch.capture.flow import ACK, FIN, SYN, Option, Packet
-from holdfast.watch.diagnose.case import Case, patience_ns, round_trip_ns, unacked_bytes
+from holdfast.watch.diagnose.case import Case, round_trip_ns, unacked_bytes
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
 from holdfast.watch.diagnose.serial import ahead
 from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
@@ -147,7 +147,7 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
     """Somebody between the ends, or nobody who can be named."""
     rst, far = case.packet, ttl_distance(case)
     guessed = any("RSTs with" in one.fact or one.note in ("same IP ID", "reset both ways") for one in found)
-    prompt = case.trigger is not None and rst.time_ns - case.trigger.time_ns <= patience_ns(case.flow)
+    prompt = case.trigger is not None and rst.time_ns - case.trigger.time_ns <= case.patience_ns
     answers = is_passive_shape(rst) and case.answers and prompt
     if answers and not guessed:
         goes_on = talks_on(case)
@@ -260,7 +260,7 @@ def _in_its_handshake(case: Case) -> Finding | None:
     began = next((one for one in case.before if case.is_receivers(one) and not one.flags & SYN), None)
     if trigger is None or began is None or not case.answers or not is_passive_shape(rst):
         return None
-    if trigger.time_ns - began.time_ns > patience_ns(case.flow):
+    if trigger.time_ns - began.time_ns > case.patience_ns:
         return None
     fact = "a bare RST answered the end of the handshake, although the SYN had been accepted"
     return _finding("accept_queue_overflow", case, fact, 3, trigger=Trigger.PASSIVE)
@@ -446,12 +446,7 @@ def _silence_before(case: Case, fin: Packet) -> int | None:
 def _unknown_there(case: Case) -> Finding:
     trigger, lost = case.trigger, unacked_bytes(case.sender, case.receiver)
     last_ns = case.sender.last_ns
-    if (
-        lost
-        and trigger is not None
-        and last_ns is not None
-        and trigger.time_ns - last_ns > patience_ns(case.flow)
-    ):
+    if lost and trigger is not None and last_ns is not None and trigger.time_ns - last_ns > case.patience_ns:
         fact = f"it had given up: {bytes_words(lost)} of its own were never acknowledged"
         return _finding("late_segment", case, fact, 3, trigger=Trigger.PASSIVE)
     facts = [Evidence("bare RST in answer to a segment: its sender had no such connection (any more)", 3)]

@@ -32,11 +32,12 @@ class Case:
         trigger: the receiver's last segment before it, which a passive reset would answer.
         in_handshake: the receiver had sent its SYN, and nothing that acknowledges anything.
         lossy: the capture missed segments of this connection: what it lacks proves nothing then.
+        patience_ns: after this time, whatever was on its way when a RST came has arrived.
     """
 
     __slots__ = (
         *("flow", "rst", "packet", "ttls", "before", "after", "alike", "from_client", "claimed", "sender"),
-        *("receiver", "sent", "received", "trigger", "in_handshake", "lossy"),
+        *("receiver", "sent", "received", "trigger", "in_handshake", "lossy", "patience_ns"),
     )
 
     def __init__(
@@ -44,6 +45,7 @@ class Case:
     ) -> None:
         self.flow, self.rst, self.packet = flow, rst, rst.packet
         self.ttls, self.alike = ttls, alike
+        self.patience_ns = (round_trip_ns(flow) or UNKNOWN_RTT_NS) * 3 // 2 + 2_000_000
         place, client = rst.packet.place, rst.packet.from_client
         at = bisect_left(packets, place, key=_place)
         self.before, self.after = (
@@ -105,11 +107,6 @@ def round_trip_ns(flow: Flow) -> int | None:
     return flow.ack_ns - flow.syn_ns
 
 
-def patience_ns(flow: Flow) -> int:
-    """After this time, whatever was on its way when a RST came has arrived."""
-    return (round_trip_ns(flow) or UNKNOWN_RTT_NS) * 3 // 2 + 2_000_000
-
-
 def cases(flow: Flow) -> list[Case]:
     """Every RST of a connection that is described in detail, copies left out."""
     packets = without_copies(flow.packets)
@@ -147,12 +144,12 @@ def is_copy(later: Packet, earlier: Packet) -> bool:
 def without_copies(packets: Sequence[Packet]) -> list[Packet]:
     """The same segments, each once."""
     kept: list[Packet] = []
+    latest: dict[tuple[int, int, int], Packet] = {}
     for packet in packets:
-        for earlier in kept[-3:]:
-            # The cheapest question first: in most flows nothing is a copy.
-            if packet.seq == earlier.seq and packet.ack == earlier.ack and is_copy(packet, earlier):
-                break
-        else:
+        key = (packet.seq, packet.ack, packet.flags)
+        earlier = latest.get(key)
+        if earlier is None or not is_copy(packet, earlier):
+            latest[key] = packet
             kept.append(packet)
     return kept
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from holdfast.events import Evidence
 from holdfast.watch.capture.flow import ACK, FIN, RST, SYN, Content, Packet
-from holdfast.watch.diagnose.case import Case, acks_of, is_new_handshake, patience_ns, round_trip_ns
+from holdfast.watch.diagnose.case import Case, acks_of, is_new_handshake, round_trip_ns
 from holdfast.watch.diagnose.serial import ahead
 from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
 from holdfast.watch.diagnose.words import duration
@@ -200,9 +200,7 @@ def _sent_after(one: Packet, case: Case) -> bool:
         last = stamps[-1] if rst.ts_val is None else rst.ts_val
         return ahead(one.ts_val, last) > 0 and later_ns > REORDER_NS
     # No clock in the segments: what was under way in a network that reorders has arrived by then.
-    spread_ns = max(
-        REORDER_NS, patience_ns(case.flow) if case.flow.backwards else round_trip_ns(case.flow) or 0
-    )
+    spread_ns = max(REORDER_NS, case.patience_ns if case.flow.backwards else round_trip_ns(case.flow) or 0)
     return later_ns > spread_ns
 
 
@@ -321,7 +319,7 @@ def _both_sides(case: Case) -> Sign | None:
         one
         for one in case.before
         if one.payload_content in (Content.TLS_CLIENT_HELLO, Content.HTTP_REQUEST)
-        and rst.time_ns - one.time_ns <= patience_ns(case.flow)
+        and rst.time_ns - one.time_ns <= case.patience_ns
     ]
     if not named:
         return None

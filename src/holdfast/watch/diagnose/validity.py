@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from holdfast.watch.capture.flow import ACK, FIN, RST, SYN, Packet
-from holdfast.watch.diagnose.case import Case, patience_ns
+from holdfast.watch.diagnose.case import Case
 from holdfast.watch.diagnose.serial import ahead
 from holdfast.watch.diagnose.words import duration
 
@@ -74,7 +74,7 @@ def validity(case: Case) -> Validity:
         return Validity("unknown", where, (words,))
     if where is Place.LAGGING:
         watched_ns = case.flow.last_ns - case.packet.time_ns
-        return Validity("yes" if watched_ns > patience_ns(case.flow) else "unknown", where, (words,))
+        return Validity("yes" if watched_ns > case.patience_ns else "unknown", where, (words,))
     return Validity("yes", where, (words,))
 
 
@@ -110,7 +110,7 @@ def _never_arrived(case: Case) -> bool:
     trigger, last_ns = case.trigger, case.sender.last_ns
     if trigger is None or last_ns is None:
         return False
-    return trigger.ack == case.packet.seq and trigger.time_ns - last_ns > patience_ns(case.flow)
+    return trigger.ack == case.packet.seq and trigger.time_ns - last_ns > case.patience_ns
 
 
 def _within(seq: int, low: int, high: int, window_bytes: int | None) -> Place:
@@ -125,7 +125,7 @@ def _within(seq: int, low: int, high: int, window_bytes: int | None) -> Place:
 
 def _goes_on(case: Case, where: Place) -> tuple[Packet | None, str]:
     """A segment that the receiver would not send had it obeyed, and what it shows."""
-    rst, horizon_ns = case.packet, patience_ns(case.flow)
+    rst, horizon_ns = case.packet, case.patience_ns
     for one in case.after:
         if not case.is_receivers(one) or one.flags & SYN:
             if one.flags & SYN and one.from_client != case.from_client:
