@@ -26,6 +26,9 @@ FIN_WAIT_2_NS = 900_000_000
 """A stack that resets so long after its FIN was acknowledged ran out of patience; Linux waits for
 tcp_fin_timeout, whose smallest value is a second."""
 
+_TIMEOUTS_S = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
+_TIMEOUT_SLACK_NS = 60_000_000
+
 _MPTCP_CAUSES = {
     0: "mptcp_unspecified",
     1: "mptcp_protocol_error",
@@ -307,15 +310,19 @@ def _aborted(case: Case) -> Finding:
     lost = unacked_bytes(receiver, sender) or 0
     unanswered = _unanswered_bytes(case)
     if unanswered:
-        unread = (
+        unread: tuple[Evidence, ...] = (
             Evidence(f"the last {bytes_words(unanswered)} that it got were never answered", 2),
             Evidence(
                 "closing with unread data does this; SO_LINGER 0 and a destroyed socket look the same", 0
             ),
         )
+        unread += _gave_up_after(case)
         words = f"up to {bytes_words(unanswered)}"
         return Finding("closed_with_unread_data", case.claimed, unread, trigger=Trigger.ACTIVE, lost=words)
-    facts = [Evidence("it had read and answered all that came, or nothing had come: an abort on purpose", 2)]
+    facts = [
+        Evidence("it had read and answered all that came, or nothing had come: an abort on purpose", 2),
+        *_gave_up_after(case),
+    ]
     if lost:
         facts.append(Evidence(f"{bytes_words(lost)} were on their way to it: it did not want the rest", 1))
     silent = not sender.payload_bytes and not receiver.payload_bytes
@@ -326,6 +333,19 @@ def _aborted(case: Case) -> Finding:
         trigger=Trigger.ACTIVE,
         noise="health_check" if silent and case.from_client and case.flow.syn_ns is not None else None,
     )
+
+
+def _gave_up_after(case: Case) -> tuple[Evidence, ...]:
+    """How long after its last word an end aborted, if that is a time that people set as a limit."""
+    said_ns = case.sender.last_data_ns
+    if said_ns is None:
+        return ()
+    waited_ns = case.packet.time_ns - said_ns
+    limit_s = next((s for s in _TIMEOUTS_S if abs(waited_ns - s * 1_000_000_000) <= _TIMEOUT_SLACK_NS), None)
+    if limit_s is None:
+        return ()
+    fact = f"it had waited {duration(waited_ns)} since its last data: a limit of {limit_s} s looks like this"
+    return (Evidence(fact, 1),)
 
 
 def _unanswered_probes(case: Case) -> int:

@@ -76,7 +76,7 @@ def _chart(found: Sequence[Explained]) -> Element | None:
     return el(
         "section",
         el("h2", "Causes over time"),
-        over_time(found, shades),
+        el("div", over_time(found, shades), class_="wide"),
         el("ul", *legend, class_="legend"),
         class_="card",
     )
@@ -135,7 +135,11 @@ def _stories(found: Sequence[Explained]) -> list[Child]:
 
 def _story(one: Explained) -> Element:
     tags = el("div", *(el("span", f"{name} ", el("b", value), class_="tag") for name, value in facts(one)))
-    evidence = el("div", el("h4", f"Evidence (score {one.score} against the claimed sender)"), _evidence(one))
+    evidence = el(
+        "div",
+        el("h4", f"Evidence (signs for another sender than the {one.claimed}: {one.score})"),
+        _evidence(one),
+    )
     advice = el("div", el("h4", "Do"), _list(one.remedy))
     if one.settle:
         advice.append(el("h4", "What would settle it"))
