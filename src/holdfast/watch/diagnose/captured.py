@@ -4,55 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from holdfast.causes import MPTCP_CODES, Basis, Trigger
+from holdfast.causes import MPTCP_CODES, Trigger
 from holdfast.events import Evidence
-from holdfast.policy import PROFILES
-from holdfast.watch.capture.flow import ACK, FIN, SYN, Option, Packet
-from holdfast.watch.diagnose.case import Case, round_trip_ns, unacked_bytes
+from holdfast.watch.capture.flow import ACK
+from holdfast.watch.diagnose.by_end import by_end
+from holdfast.watch.diagnose.case import Case, unacked_bytes
+from holdfast.watch.diagnose.finding import Finding, by_mptcp, concluded, gave_up_waiting
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
 from holdfast.watch.diagnose.serial import ahead
-from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
+from holdfast.watch.diagnose.shape import is_passive_shape
 from holdfast.watch.diagnose.signs import Sign, from_nearer, has_steady_ttl, score, talks_on, ttl_distance
 from holdfast.watch.diagnose.stated import reason_in
 from holdfast.watch.diagnose.validity import Place, Validity
-from holdfast.watch.diagnose.words import bytes_words, duration
-
-IDLE_NS = 100_000_000
-"""So long a silence, and at least twenty round trips of it, makes a connection idle."""
-
-FIN_WAIT_2_NS = 900_000_000
-"""A stack that resets so long after its FIN was acknowledged ran out of patience; Linux waits for
-tcp_fin_timeout, whose smallest value is a second."""
-
-_TIMEOUTS_S = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
-_TIMEOUT_SLACK_NS = 60_000_000
-
-_MPTCP_CAUSES = {
-    0: "mptcp_unspecified",
-    1: "mptcp_protocol_error",
-    2: "mptcp_no_resources",
-    3: "mptcp_prohibited",
-    4: "mptcp_too_much_data",
-    5: "mptcp_bad_performance",
-    6: "mptcp_middlebox",
-}
-
-
-class Finding(NamedTuple):
-    """A cause, who sent the RST (``client``, ``server``, ``path``, ``unknown``), and what speaks for it.
-
-    ``lost``: what was lost in words, where it is not what was on its way.
-    """
-
-    cause: str
-    sender: str
-    evidence: tuple[Evidence, ...] = ()
-    basis: Basis = Basis.INFERRED
-    trigger: Trigger | None = None
-    noise: str | None = None
-    lost: str | None = None
 
 
 def find(case: Case, valid: Validity, found: Sequence[Sign]) -> Finding:
@@ -63,7 +27,7 @@ def find(case: Case, valid: Validity, found: Sequence[Sign]) -> Finding:
     """
     points = score(found)
     if _is_benign(case):
-        return _finding(
+        return concluded(
             "orderly_end",
             case,
             "both ends had sent FIN, and all data was acknowledged",
@@ -77,20 +41,7 @@ def find(case: Case, valid: Validity, found: Sequence[Sign]) -> Finding:
     by_path = _on_path(case, found, points)
     if by_path is not None:
         return by_path
-    return _by_end(case)
-
-
-def _finding(
-    cause: str,
-    case: Case,
-    fact: str,
-    weight: int = 2,
-    *,
-    sender: str | None = None,
-    trigger: Trigger | None = None,
-    noise: str | None = None,
-) -> Finding:
-    return Finding(cause, sender or case.claimed, (Evidence(fact, weight),), Basis.INFERRED, trigger, noise)
+    return by_end(case)
 
 
 def _is_benign(case: Case) -> bool:
@@ -98,29 +49,10 @@ def _is_benign(case: Case) -> bool:
     rst, next_seq = case.packet, case.receiver.next_seq
     # A FIN that the capture missed shows in what the RST acknowledges.
     unseen = rst.flags & ACK and next_seq is not None and ahead(rst.ack, next_seq) == 1
-    if not (case.sender.fin and (case.receiver.fin or unseen)) or _gave_up_waiting(case):
+    if not (case.sender.fin and (case.receiver.fin or unseen)) or gave_up_waiting(case):
         return False
     lost = unacked_bytes(case.receiver, case.sender), unacked_bytes(case.sender, case.receiver)
     return not any(lost)
-
-
-def _gave_up_waiting(case: Case) -> bool:
-    """An active reset long after its own FIN: a stack that has had a whole goodbye keeps silent instead."""
-    waited_ns = _since_own_fin(case)
-    return is_active_shape(case.packet) and waited_ns is not None and waited_ns >= FIN_WAIT_2_NS
-
-
-def _since_own_fin(case: Case) -> int | None:
-    fin = _own_fin(case)
-    if fin is not None:
-        return case.packet.time_ns - fin.time_ns
-    # After both FINs a capture keeps only the last few segments: the FIN is older than all of them.
-    last_ns = case.sender.last_ns
-    return case.packet.time_ns - last_ns if case.sender.fin and last_ns is not None else None
-
-
-def _own_fin(case: Case) -> Packet | None:
-    return next((one for one in reversed(case.before) if case.is_senders(one) and one.flags & FIN), None)
 
 
 def _ignored(case: Case, valid: Validity, points: int) -> Finding:
@@ -135,7 +67,7 @@ def _ignored(case: Case, valid: Validity, points: int) -> Finding:
 
 
 def _refused(case: Case, points: int) -> Finding:
-    stated = _mptcp(case)
+    stated = by_mptcp(case)
     if stated is not None and points < SUSPECT_SCORE:
         return stated
     facts = [Evidence("a RST answered the SYN", 3)]
@@ -154,6 +86,7 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
     answers = is_passive_shape(rst) and case.answers and prompt
     if answers and not guessed:
         goes_on = talks_on(case)
+        marks = ((case.trigger, "rejected on its way"),) if case.trigger is not None else ()
         if (
             far
             and from_nearer(far)
@@ -162,18 +95,22 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
         ):
             way = "nearer" if far > 0 else "farther"
             fact = f"bare RST that answers the segment before it, from {abs(far)} hops {way} than that end"
-            return _finding("path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE)
+            return concluded(
+                "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
+            )
         if goes_on is not None and _swallowed(case):
             fact = (
                 "bare RST that answers the segment before it, while that "
                 "end's own stack goes on: a rule did it"
             )
-            return _finding("path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE)
+            return concluded(
+                "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
+            )
     if points >= INJECTED_SCORE:
-        return _finding("injected", case, f"independent signs add up to {points}", 0, sender="path")
+        return concluded("injected", case, f"independent signs add up to {points}", 0, sender="path")
     if points >= SUSPECT_SCORE:
         fact = f"signs add up to {points}: too many for that end, too few to accuse somebody else"
-        return _finding("unrecognised_sender", case, fact, 0, sender="unknown")
+        return concluded("unrecognised_sender", case, fact, 0, sender="unknown")
     return None
 
 
@@ -184,316 +121,6 @@ def _swallowed(case: Case) -> bool:
         return False
     acks = [one.ack for one in case.after if case.is_senders(one) and one.flags & ACK]
     return not any(ahead(ack, trigger.after) >= 0 for ack in acks)
-
-
-def _by_end(case: Case) -> Finding:
-    """The end whose address it bears sent it: why."""
-    rst = case.packet
-    if rst.options & Option.MPTCP_FASTCLOSE:
-        return _finding("mptcp_fastclose", case, "the RST carries MP_FASTCLOSE", 4, trigger=Trigger.ACTIVE)
-    stated = _mptcp(case)
-    if stated is not None:
-        return stated
-    if case.sender.next_seq is None:
-        return _never_spoke(case)
-    handshake = _in_its_handshake(case)
-    if handshake is not None:
-        return handshake
-    if is_active_shape(rst) or (_aborts(case) and not case.answers):
-        return _aborted(case)
-    if not rst.flags & ACK and not rst.window and not rst.options_bytes:
-        return _answered(case)
-    return Finding("unrecognised_sender", "unknown", (Evidence("its shape fits no known way to reset", 0),))
-
-
-def _mptcp(case: Case) -> Finding | None:
-    code = case.rst.mptcp_reason
-    if code is None:
-        return None
-    fact = f"the RST carries MP_TCPRST with code {code}: {MPTCP_CODES.get(code, 'not assigned')}"
-    return _finding(_MPTCP_CAUSES.get(code, "mptcp_unknown_code"), case, fact, 4)
-
-
-def _aborts(case: Case) -> bool:
-    """RST,ACK with the exact number: how systems other than Linux abort."""
-    rst = case.packet
-    return bool(rst.flags & ACK) and rst.seq == case.sender.next_seq
-
-
-def _never_spoke(case: Case) -> Finding:
-    """That end sent nothing but RSTs while the capture ran."""
-    trigger = case.trigger
-    if trigger is not None and trigger.flags & (SYN | ACK) == SYN | ACK:
-        return _finding(
-            "unexpected_syn_ack",
-            case,
-            "a SYN-ACK for which no SYN was captured",
-            3,
-            trigger=Trigger.PASSIVE,
-            noise="backscatter",
-            sender="unknown",
-        )
-    if case.answers and is_passive_shape(case.packet):
-        facts = (
-            Evidence("bare RST without window, options or IP ID: its sender had no such connection", 3),
-            Evidence("that end sent nothing else here, so nothing shows that it was that end", 0),
-        )
-        return Finding("peer_had_no_connection", "unknown", facts, trigger=Trigger.PASSIVE)
-    return Finding(
-        "unrecognised_sender",
-        "unknown",
-        (Evidence("the capture shows nothing else from that end", 0),),
-        Basis.NONE,
-    )
-
-
-def _in_its_handshake(case: Case) -> Finding | None:
-    """Resets before the handshake was over."""
-    rst, trigger, sent = case.packet, case.trigger, case.sent
-    if case.sender.last_ack is None and sent.isn is not None and not sent.syn_flags & ACK:
-        return _dialler_resets(case)
-    if (
-        case.sender.data_packets
-        or case.sender.fin
-        or not sent.syn_flags & ACK
-        or case.sender.packets > sent.syns
-    ):
-        return None
-    # The queue is full when the handshake ends, not later: a connection that lived a while was accepted.
-    began = next((one for one in case.before if case.is_receivers(one) and not one.flags & SYN), None)
-    if trigger is None or began is None or not case.answers or not is_passive_shape(rst):
-        return None
-    if trigger.time_ns - began.time_ns > case.patience_ns:
-        return None
-    fact = "a bare RST answered the end of the handshake, although the SYN had been accepted"
-    return _finding("accept_queue_overflow", case, fact, 3, trigger=Trigger.PASSIVE)
-
-
-def _dialler_resets(case: Case) -> Finding:
-    """The end that dialled resets before it has acknowledged anything."""
-    trigger, own_next = case.trigger, case.sender.next_seq
-    if trigger is not None and own_next is not None and trigger.flags & ACK and case.answers:
-        if trigger.ack != own_next:
-            fact = (
-                f"the answer acknowledged {ahead(trigger.ack, own_next):+,} "
-                "bytes away from what had been sent"
-            )
-            return _finding(
-                "stale_handshake_answer", case, fact, 3, trigger=Trigger.PASSIVE, noise="recovered_handshake"
-            )
-        if not trigger.flags & SYN:
-            return _finding(
-                "bad_handshake_ack", case, "an ACK without SYN answered its SYN", 2, trigger=Trigger.PASSIVE
-            )
-        stamp = trigger.ts_ecr
-        sent = {one.ts_val for one in case.before if case.is_senders(one)}
-        if stamp is not None and stamp not in sent:
-            fact = "the SYN-ACK echoed a timestamp that was never sent"
-            return _finding("handshake_timestamp_mismatch", case, fact, 3, trigger=Trigger.PASSIVE)
-    fact = "it had dialled, and gave up before the handshake was over"
-    return _finding("handshake_abandoned", case, fact, 3, noise="port_scan")
-
-
-def _aborted(case: Case) -> Finding:
-    """A stack resets by its own decision: a program's abort, or a timer."""
-    sender, receiver = case.sender, case.receiver
-    probes = _unanswered_probes(case)
-    if probes:
-        fact = f"{probes} keep-alive probe{'s' if probes > 1 else ''} had gone unanswered"
-        return _finding("keepalive_timeout", case, fact, 4, trigger=Trigger.ACTIVE)
-    own_lost = unacked_bytes(sender, receiver) or 0
-    if receiver.fin and own_lost and not _gave_up_waiting(case):
-        fact = f"the other end had closed, and {bytes_words(own_lost)} of its own were not acknowledged"
-        return _finding("aborted_while_closing", case, fact, 3, trigger=Trigger.ACTIVE)
-    if sender.fin:
-        return _after_own_fin(case)
-    lost = unacked_bytes(receiver, sender) or 0
-    unanswered = _unanswered_bytes(case)
-    if unanswered:
-        unread: tuple[Evidence, ...] = (
-            Evidence(f"the last {bytes_words(unanswered)} that it got were never answered", 2),
-            Evidence(
-                "closing with unread data does this; SO_LINGER 0 and a destroyed socket look the same", 0
-            ),
-        )
-        unread += _gave_up_after(case)
-        words = f"up to {bytes_words(unanswered)}"
-        return Finding("closed_with_unread_data", case.claimed, unread, trigger=Trigger.ACTIVE, lost=words)
-    facts = [
-        Evidence("it had read and answered all that came, or nothing had come: an abort on purpose", 2),
-        *_gave_up_after(case),
-    ]
-    if lost:
-        facts.append(Evidence(f"{bytes_words(lost)} were on their way to it: it did not want the rest", 1))
-    silent = not sender.payload_bytes and not receiver.payload_bytes
-    return Finding(
-        "peer_aborted",
-        case.claimed,
-        tuple(facts),
-        trigger=Trigger.ACTIVE,
-        noise="health_check" if silent and case.from_client and case.flow.syn_ns is not None else None,
-    )
-
-
-def _gave_up_after(case: Case) -> tuple[Evidence, ...]:
-    """How long after its last word an end aborted, if that is a time that people set as a limit."""
-    said_ns = case.sender.last_data_ns
-    if said_ns is None:
-        return ()
-    waited_ns = case.packet.time_ns - said_ns
-    limit_s = next((s for s in _TIMEOUTS_S if abs(waited_ns - s * 1_000_000_000) <= _TIMEOUT_SLACK_NS), None)
-    if limit_s is None:
-        return ()
-    fact = f"it had waited {duration(waited_ns)} since its last data: a limit of {limit_s} s looks like this"
-    return (Evidence(fact, 1),)
-
-
-def _unanswered_probes(case: Case) -> int:
-    """Keep-alive probes at the end of what the sender said, with nothing from the other end after them."""
-    probes = 0
-    for one in reversed(case.before):
-        if case.is_receivers(one):
-            break
-        if case.is_senders(one):
-            known = case.sender.next_seq
-            if (
-                known is None
-                or one.payload_bytes > 1
-                or ahead(one.seq, known) != -1
-                or one.flags & (SYN | FIN)
-            ):
-                break
-            probes += 1
-    return probes
-
-
-def _unanswered_bytes(case: Case) -> int:
-    """What the other end said last, after all that the sender of the RST said."""
-    total = 0
-    for one in reversed(case.before):
-        if case.is_senders(one) and one.payload_bytes:
-            break
-        if case.is_receivers(one) and one.payload_bytes:
-            total += one.payload_bytes
-    return min(total, case.receiver.payload_bytes)
-
-
-def _after_own_fin(case: Case) -> Finding:
-    fin_at, waited_ns = _own_fin(case), _since_own_fin(case)
-    if waited_ns is not None and waited_ns >= FIN_WAIT_2_NS and not _data_after(case, fin_at):
-        fact = f"its FIN was {duration(waited_ns)} old, and the other end had not closed"
-        return _finding("fin_wait2_timeout", case, fact, 3, trigger=Trigger.ACTIVE)
-    if _data_after(case, fin_at):
-        return _finding(
-            "closed_while_receiving",
-            case,
-            "it had closed while data was still coming",
-            2,
-            trigger=Trigger.ACTIVE,
-        )
-    fact = "it reset right after its own FIN, although nothing more had come"
-    return _finding("linger2_negative", case, fact, 2, trigger=Trigger.ACTIVE)
-
-
-def _data_after(case: Case, fin: Packet | None) -> bool:
-    return fin is not None and any(
-        one.payload_bytes and one.place > fin.place for one in case.before if case.is_receivers(one)
-    )
-
-
-def _answered(case: Case) -> Finding:
-    """A stack answers a segment for which it has no connection any more."""
-    if case.sender.rsts:
-        return _finding(
-            "late_segment",
-            case,
-            "it had reset the connection before",
-            3,
-            trigger=Trigger.PASSIVE,
-            noise="segment_after_reset",
-        )
-    if (
-        case.trigger is not None
-        and ahead(case.trigger.ack, case.sent.next_seq or 0) > 0
-        and not case.sender.data_packets
-    ):
-        fact = "the segment that it answers acknowledged what it had never sent"
-        return _finding("bad_handshake_ack", case, fact, 2, trigger=Trigger.PASSIVE)
-    if not case.sender.fin:
-        return _unknown_there(case)
-    late = case.trigger
-    if case.receiver.fin and late is not None and late.payload_bytes and not late.flags & FIN:
-        fact = f"{bytes_words(late.payload_bytes)} came after both ends had said goodbye"
-        return _finding("late_segment", case, fact, 3, trigger=Trigger.PASSIVE)
-    fin = _own_fin(case)
-    data = next(
-        (p for p in case.before if fin and case.is_receivers(p) and p.payload_bytes and p.place > fin.place),
-        None,
-    )
-    if fin is None or data is None:
-        if case.trigger is not None and not case.trigger.payload_bytes and not case.receiver.fin:
-            fact = "the other end had only acknowledged its FIN"
-            return _finding("linger2_on_ack", case, fact, 2, trigger=Trigger.PASSIVE)
-        return _finding("data_after_close", case, "it had closed before", 2, trigger=Trigger.PASSIVE)
-    idle_ns = _silence_before(case, fin)
-    rtt_ns = round_trip_ns(case.flow) or 0
-    served = any(one.payload_bytes and one.place < fin.place for one in case.before if case.is_senders(one))
-    if served and idle_ns is not None and idle_ns >= max(IDLE_NS, 20 * rtt_ns):
-        gap_ns = data.time_ns - fin.time_ns
-        fact = (
-            f"it closed after {duration(idle_ns)} of silence, and the next "
-            f"request came {duration(gap_ns)} later"
-        )
-        return _finding("keepalive_race", case, fact, 3, trigger=Trigger.PASSIVE)
-    acks_fin = data.flags & ACK and case.sender.next_seq is not None and data.ack == case.sender.next_seq
-    before_data = any(
-        case.is_receivers(p) and p.flags & ACK and p.ack == data.ack and fin.place < p.place < data.place
-        for p in case.before
-    )
-    if acks_fin and not before_data:
-        fact = "the segment that acknowledged its FIN brought more data"
-        return _finding("closed_while_receiving", case, fact, 2, trigger=Trigger.PASSIVE)
-    fact = f"the other end sent {bytes_words(data.payload_bytes)} after it had closed"
-    return _finding("data_after_close", case, fact, 3, trigger=Trigger.PASSIVE)
-
-
-def _silence_before(case: Case, fin: Packet) -> int | None:
-    """How long no data had moved when the FIN was sent."""
-    moved = [one.time_ns for one in case.before if one.payload_bytes and one.place < fin.place]
-    return fin.time_ns - max(moved) if moved else None
-
-
-def _unknown_there(case: Case) -> Finding:
-    trigger, lost = case.trigger, unacked_bytes(case.sender, case.receiver)
-    last_ns = case.sender.last_ns
-    if lost and trigger is not None and last_ns is not None and trigger.time_ns - last_ns > case.patience_ns:
-        fact = f"it had given up: {bytes_words(lost)} of its own were never acknowledged"
-        return _finding("late_segment", case, fact, 3, trigger=Trigger.PASSIVE)
-    facts = [Evidence("bare RST in answer to a segment: its sender had no such connection (any more)", 3)]
-    moved = [p.time_ns for p in case.before if trigger is not None and p.place < trigger.place]
-    if trigger is not None and moved:
-        idle_ns = trigger.time_ns - max(moved)
-        if idle_ns >= IDLE_NS:
-            facts.append(Evidence(silence(idle_ns), 1))
-    steady = has_steady_ttl(case)
-    if not steady:
-        facts.append(Evidence("the hop counts of that end vary: they cannot confirm that it was that end", 0))
-    sender = case.claimed if steady else "unknown"
-    return Finding("peer_had_no_connection", sender, tuple(facts), trigger=Trigger.PASSIVE)
-
-
-def silence(idle_ns: int) -> str:
-    """A silence in words, and what on the way is known to forget a connection after such a time."""
-    said = f"the connection had been silent for {duration(idle_ns)} before that segment"
-    known = [
-        (one.path_idle_s, one.path)
-        for one in PROFILES.values()
-        if one.path_idle_s is not None and one.path_idle_s * 1_000_000_000 <= idle_ns
-    ]
-    if not known:
-        return said
-    limit_s, path = max(known)
-    return f"{said}; after {limit_s} s {path} forgets a connection"
 
 
 def stated_by(case: Case) -> str | None:

@@ -10,9 +10,10 @@ from holdfast.causes import CAUSES, Basis, Ending, Severity
 from holdfast.events import Evidence
 from holdfast.watch.capture.flow import ClientBy, Flow, IcmpError, Moment
 from holdfast.watch.capture.flow import Side as Sent
-from holdfast.watch.diagnose.captured import Finding, find, stated_by
+from holdfast.watch.diagnose.captured import find, stated_by
 from holdfast.watch.diagnose.case import Case, cases, round_trip_ns, unacked_bytes
 from holdfast.watch.diagnose.explained import Explained, Window, other
+from holdfast.watch.diagnose.finding import Finding, Marks
 from holdfast.watch.diagnose.settle import settling
 from holdfast.watch.diagnose.signs import Sign, deciding_places, score, signs
 from holdfast.watch.diagnose.stages import signature
@@ -83,7 +84,7 @@ def judge(flow: Flow, file: str) -> Judged | None:
         finding,
         evidence,
         score(marks),
-        _window(case, valid, marks),
+        _window(case, valid, marks, finding.marks),
         [one for one, _ in found],
         file,
     )
@@ -231,9 +232,11 @@ def _circumstances(case: Case, found: Sequence[tuple[Case, Validity]]) -> list[E
     return [Evidence(fact, 0) for fact in facts]
 
 
-def _window(case: Case, valid: Validity, found: Sequence[Sign]) -> Window:
+def _window(case: Case, valid: Validity, found: Sequence[Sign], marks: Marks) -> Window:
     """The segments around the RST, and those that decide, wherever they are."""
     notes = deciding_places(found)
+    for packet, note in marks:
+        notes.setdefault(packet.place, note)
     if valid.shown_by is not None and valid.obeyed == "no":
         notes.setdefault(valid.shown_by.place, "not reset")
     around = (*case.before[-STEPS_BEFORE:], case.packet, *case.after[:STEPS_AFTER])

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from holdfast.causes import Trigger
-from holdfast.watch.diagnose.captured import Finding
 from holdfast.watch.diagnose.case import Case
 from holdfast.watch.diagnose.explained import other
+from holdfast.watch.diagnose.finding import Finding
 from holdfast.watch.diagnose.validity import Place, Validity
 
 
