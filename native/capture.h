@@ -312,6 +312,7 @@ void flow_count_icmp(struct capture *it, struct flow *flow,
 
 /* capture_zeek.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
+bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg);
 void zeek_count(struct flow *flow, const struct segment *seg);
 const char *zeek_conclude(const struct flow *flow);
 
