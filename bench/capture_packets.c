@@ -62,11 +62,13 @@ static void begin(struct connection *it)
 }
 
 /* One frame in buffer; gives its length. */
-static uint32_t frame(struct connection *it, uint8_t *out, int from, uint16_t flags, uint32_t payload)
+static uint32_t frame(struct connection *it, uint8_t *out, int from,
+		      uint16_t flags, uint32_t payload)
 {
 	uint32_t ip_header = it->v6 ? 40 : 20, tcp_header = 32;
 	uint8_t *ip = out + 14, *tcp = ip + ip_header;
-	const uint8_t *src = from ? it->server : it->client, *dst = from ? it->client : it->server;
+	const uint8_t *src = from ? it->server : it->client,
+		      *dst = from ? it->client : it->server;
 
 	memset(out, 2, 12);
 	put16(out + 12, it->v6 ? 0x86dd : 0x0800);
@@ -98,8 +100,10 @@ static uint32_t frame(struct connection *it, uint8_t *out, int from, uint16_t fl
 	put32(tcp + 20, 0x0101080a);
 	put32(tcp + 24, it->step);
 	put32(tcp + 28, it->step);
-	memcpy(tcp + tcp_header, noise + chance() % (sizeof(noise) - MAX_PAYLOAD), payload);
-	it->seq[from] += payload + (flags & SYN ? 1 : 0) + (flags & FIN ? 1 : 0);
+	memcpy(tcp + tcp_header,
+	       noise + chance() % (sizeof(noise) - MAX_PAYLOAD), payload);
+	it->seq[from] +=
+		payload + (flags & SYN ? 1 : 0) + (flags & FIN ? 1 : 0);
 	return 14 + ip_header + tcp_header + payload;
 }
 
@@ -117,7 +121,8 @@ static uint32_t next(struct connection *it, uint8_t *out)
 		return frame(it, out, 0, PSH | ACK, 100 + chance() % 400);
 	if (step < last)
 		return step % 2 ? frame(it, out, 0, ACK, 0) :
-				  frame(it, out, 1, PSH | ACK, 200 + chance() % (MAX_PAYLOAD - 200));
+				  frame(it, out, 1, PSH | ACK,
+					200 + chance() % (MAX_PAYLOAD - 200));
 	if (it->reset)
 		return frame(it, out, step % 2, RST | ACK, 0);
 	if (step == last)
@@ -138,8 +143,10 @@ int main(int count, char **arguments)
 {
 	static uint8_t out[1 << 12];
 	uint32_t header[6] = { 0xa1b2c3d4, 2 | 4 << 16, 0, 0, 262144, 1 };
-	long packets = count == 4 ? atol(arguments[1]) : 0, live = count == 4 ? atol(arguments[2]) : 0;
-	struct connection *all = live > 0 ? calloc((size_t)live, sizeof(*all)) : NULL;
+	long packets = count == 4 ? atol(arguments[1]) : 0,
+	     live = count == 4 ? atol(arguments[2]) : 0;
+	struct connection *all =
+		live > 0 ? calloc((size_t)live, sizeof(*all)) : NULL;
 
 	if (!all || packets <= 0)
 		return 2;
@@ -152,7 +159,9 @@ int main(int count, char **arguments)
 	for (long i = 0; i < packets; i++) {
 		struct connection *it = &all[chance() % (uint64_t)live];
 		uint32_t length = next(it, out);
-		uint32_t record[4] = { (uint32_t)(1700000000 + i / 100000), (uint32_t)(i % 100000 * 10), length, length };
+		uint32_t record[4] = { (uint32_t)(1700000000 + i / 100000),
+				       (uint32_t)(i % 100000 * 10), length,
+				       length };
 
 		fwrite(record, sizeof(record), 1, stdout);
 		fwrite(out, length, 1, stdout);

@@ -197,7 +197,8 @@ struct flow {
 	uint32_t chunk[RING_CHUNKS];
 	struct evidence *evidence;
 	uint32_t previous, next; /* in its list */
-	uint32_t index, hash, zeek_letters;
+	uint32_t index, zeek_letters;
+	uint32_t ring_base; /* place of the first packet in the ring */
 	uint16_t seen;
 	uint8_t zeek_length, client_by;
 
@@ -206,8 +207,7 @@ struct flow {
 
 	uint64_t first_number;
 	int64_t first_ns, syn_ns, syn_ack_ns, ack_ns, first_rst_ns;
-	uint32_t source, backwards;
-	uint32_t ring_base; /* place of the first packet in the ring */
+	uint32_t source, backwards, hash;
 	uint16_t vlan;
 	uint8_t tunnel, simultaneous;
 	char zeek_history[32];
@@ -312,6 +312,7 @@ void flow_count_icmp(struct capture *it, struct flow *flow,
 
 /* capture_zeek.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
+bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg);
 void zeek_count(struct flow *flow, const struct segment *seg);
 const char *zeek_conclude(const struct flow *flow);
 

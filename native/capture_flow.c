@@ -498,6 +498,58 @@ static void wait_on(struct capture *capture, struct flow *flow)
 		table_wait(capture->table, flow, WAITING_NOT);
 }
 
+/*
+ * Whether it is what nineteen of twenty segments are: the next in order on an established connection, no
+ * flag but ACK and PSH, nothing about it that is news. Then most questions below have a known answer.
+ */
+static bool is_ordinary(const struct flow *flow, const struct segment *seg)
+{
+	enum {
+		KNOWN = SEEN_NEXT | SEEN_ACK | SEEN_WINDOW | SEEN_ANY |
+			SEEN_BEYOND_SYN
+	};
+	const struct side *side = &flow->side[seg->from];
+	const struct side *other = &flow->side[!seg->from];
+
+	return (seg->flags & ~PSH) == ACK && seg->seq == side->next_seq &&
+	       (side->seen & (KNOWN | SEEN_SACK)) == KNOWN &&
+	       other->seen & SEEN_BEYOND_SYN &&
+	       !after(seg->ack, other->next_seq) &&
+	       !after(side->highest_ack, seg->ack) &&
+	       seg->ttl == side->ttl_last && seg->window != 0 &&
+	       !(seg->options & OPTION_SACK) && !flow->waiting &&
+	       !flow->evidence && seg->time_ns >= flow->last_ns &&
+	       flow->seen & SEEN_ACK_TIME && zeek_is_ordinary(flow, seg);
+}
+
+static void count_ordinary(struct flow *flow, const struct segment *seg)
+{
+	struct side *side = &flow->side[seg->from];
+	struct side *other = &flow->side[!seg->from];
+	uint16_t step = (uint16_t)(seg->ip_id - side->ip_id_last);
+
+	side->next_seq = side->zeek_last = seg->seq + seg->payload_bytes;
+	if (after(seg->ack, other->zeek_ack))
+		other->zeek_ack = seg->ack;
+	side->highest_ack = seg->ack;
+	side->window_bytes =
+		(uint32_t)seg->window
+		<< (flow->has_window_scale ? side->window_scale : 0);
+	flow->last_ns = seg->time_ns;
+	flow->others++;
+	count_copy(flow, seg);
+	count_packet(side, seg);
+	if (seg->options & OPTION_TIMESTAMP)
+		side->seen |= SEEN_TIMESTAMPS;
+	if (!seg->v4)
+		return;
+	side->seen |= SEEN_IP_ID;
+	side->ip_id_zero += seg->ip_id == 0;
+	side->ip_id_steps += step >= 1 && step <= 100;
+	side->ip_id_last = seg->ip_id;
+	side->dont_fragment += seg->dont_fragment;
+}
+
 void flow_count(struct capture *capture, struct flow *flow,
 		const struct segment *seg)
 {
@@ -508,6 +560,10 @@ void flow_count(struct capture *capture, struct flow *flow,
 	if (!kept)
 		return;
 	keep_in_ring(kept, seg, place);
+	if (is_ordinary(flow, seg)) {
+		count_ordinary(flow, seg);
+		return;
+	}
 	if (rst && evidence_of(capture, flow))
 		describe_rst(capture, flow, seg, place);
 	learn_client(flow, seg);

@@ -306,6 +306,21 @@ static void move(struct flow *flow, struct side *end, struct side *peer,
 	}
 }
 
+/* Whether a segment in order on an established connection would only move zeek_last and zeek_ack. */
+bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg)
+{
+	const struct side *end = &flow->side[seg->from];
+	const struct side *peer = &flow->side[!seg->from];
+	uint32_t kind = seg->payload_bytes ? WROTE_DATA : WROTE_ACK;
+	uint32_t bit = seg->from == flow->originator ? kind : kind << 16;
+
+	return end->zeek_state == ESTABLISHED &&
+	       peer->zeek_state == ESTABLISHED && flow->zeek_letters & bit &&
+	       end->zeek_last == seg->seq &&
+	       (int32_t)(seg->ack - peer->zeek_last) <= 0 &&
+	       (int32_t)(seg->ack - peer->zeek_start) >= 0;
+}
+
 void zeek_count(struct flow *flow, const struct segment *seg)
 {
 	struct side *end = &flow->side[seg->from],

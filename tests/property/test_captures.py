@@ -254,3 +254,78 @@ def long_capture(seed: int, packets: int = 1500) -> list[make.Record]:
 @pytest.mark.parametrize("ring_bytes", [0, 2048, 1 << 20])
 def test_both_parsers_agree_on_long_captures(seed: int, ring_bytes: int) -> None:
     both_agree(make.pcap(long_capture(seed), kind="ns"), [], ring_bytes=ring_bytes)
+
+
+def calm_capture(seed: int, connections: int = 60) -> list[make.Record]:
+    """Whole conversations, interleaved: mostly in order, sometimes lost, repeated, swapped or reset."""
+    chance = random.Random(seed)
+    waiting = [conversation_of(chance, 40000 + place) for place in range(connections)]
+    frames: list[bytes] = []
+    while waiting:
+        mine = chance.choice(waiting[:8])
+        frames.append(mine.pop(0))
+        if not mine:
+            waiting.remove(mine)
+    out, now_ns = [], 10**18
+    for frame in frames:
+        now_ns += chance.choice([10_000, 10_000, 2_000_000])
+        luck = chance.random()
+        if luck < 0.02:
+            continue
+        out.append(make.Record(now_ns, make.ethernet(frame)))
+        if luck < 0.03:
+            out.append(make.Record(now_ns + 100, make.ethernet(frame)))
+        elif luck < 0.04 and len(out) > 1:
+            out[-1], out[-2] = out[-2], out[-1]
+    return out
+
+
+def conversation_of(chance: random.Random, port: int) -> list[bytes]:
+    """The packets of one connection from its handshake to its end."""
+    ends = [("192.0.2.1", port), ("198.51.100.7", 443)]
+    if chance.random() < 0.3:
+        ends = [("2001:db8::1", port), ("2001:db8::7", 443)]
+    places = [chance.choice([chance.getrandbits(32), 0xFFFFFF00]) for _ in ends]
+    scaled = chance.random() < 0.7
+    packets = []
+
+    def send(sender: int, flags: int, size: int = 0, options: bytes = make.TIMESTAMP) -> None:
+        more = {} if ":" in ends[0][0] else {"ip_id": (len(packets) + 1) * chance.choice([0, 1])}
+        packets.append(
+            make.segment(
+                ends[sender],
+                ends[1 - sender],
+                flags,
+                seq=places[sender] & 0xFFFFFFFF,
+                ack=places[1 - sender] & 0xFFFFFFFF if flags & 16 else 0,
+                payload=b"z" * size,
+                options=options if chance.random() < 0.9 else b"",
+                window=chance.choice([0, 600, 600, 600, 600]),
+                ttl=64 - 7 * sender,
+                **more,
+            )
+        )
+        places[sender] += size + (flags & 1) + (flags >> 1 & 1)
+
+    send(0, 2, options=make.SYN_OPTIONS)
+    send(1, 18, options=make.SYN_OPTIONS if scaled else b"")
+    send(0, 16)
+    for _ in range(chance.randrange(20)):
+        sender = chance.randrange(2)
+        send(sender, chance.choice([16, 24]), chance.choice([1, 50, 1400]))
+        if chance.random() < 0.7:
+            send(1 - sender, 16)
+    if chance.random() < 0.4:
+        send(chance.randrange(2), chance.choice([4, 20]))
+    else:
+        send(1, 17)
+        send(0, 17)
+        send(1, 16)
+    if chance.random() < 0.2:
+        send(0, 4)
+    return packets
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_parsers_agree_on_calm_captures(seed: int) -> None:
+    both_agree(make.pcap(calm_capture(seed), kind="ns"), [])

@@ -14,7 +14,7 @@ from holdfast.watch.capture.flow import Damage, Progress
 from holdfast.watch.capture.parser import Parser, new_parser
 from holdfast.watch.capture.reading import Reading
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18  # the kernel's copy is still in the cache when it is parsed
 _HEAD_BYTES = (1 << 20) + (1 << 16)  # more than the longest record, which may be left over
 
 

@@ -57,7 +57,7 @@ class RawFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.read_bytes = 0
+        self.read_bytes = self._asked_bytes = 0
         self._own = path != "-"
         self._kept = b""
         try:
@@ -92,7 +92,9 @@ class RawFile:
             self._kept = self._kept[count:]
         elif self.regular:
             # The kernel's own readahead is too short for a disk that is cold.
-            os.posix_fadvise(self._fd, self.read_bytes, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+            if self.read_bytes >= self._asked_bytes:
+                self._asked_bytes = self.read_bytes + _AHEAD_BYTES
+                os.posix_fadvise(self._fd, self._asked_bytes, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
             count = os.readv(self._fd, [into])
         else:
             waiting = select.poll()
