@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +156,9 @@ class Explaining:
         Raises:
             UsageError, MalformedCapture: as :func:`holdfast.watch.capture.read.read_captures`.
         """
-        read = [self._read(paths) for paths in self._vantages]
+        # Listening may go on for days: what little the rest leaves behind would add up.
+        with nullcontext() if self._live is not None else _uncollected():
+            read = [self._read(paths) for paths in self._vantages]
         ours, connections, summary, untold = read[0]
         told = _refined(ours, connections)
         for paths, (theirs, their_connections, their_summary, _) in zip(
@@ -198,6 +202,18 @@ class Explaining:
         if self._live is not None:
             summary = dataclasses.replace(summary, stopped=False)  # listening has no other end
         return found, connections, summary, untold
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: flows and records hold none, and it would walk them over and over."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _without_window(one: Judged) -> Judged:

@@ -96,7 +96,7 @@ def _in_its_handshake(case: Case) -> Finding | None:
     ):
         return None
     # The queue is full when the handshake ends, not later: a connection that lived a while was accepted.
-    began = next((one for one in case.before if case.is_receivers(one) and not one.flags & SYN), None)
+    began = next((one for one in case.heard if not one.flags & SYN), None)
     if trigger is None or began is None or not case.answers or not is_passive_shape(rst):
         return None
     if trigger.time_ns - began.time_ns > case.patience_ns:
@@ -123,7 +123,7 @@ def _dialler_resets(case: Case) -> Finding:
                 "bad_handshake_ack", case, "an ACK without SYN answered its SYN", 2, trigger=Trigger.PASSIVE
             )
         stamp = trigger.ts_ecr
-        sent = {one.ts_val for one in case.before if case.is_senders(one)}
+        sent = {one.ts_val for one in case.said}
         if stamp is not None and stamp not in sent:
             fact = "the SYN-ACK echoed a timestamp that was never sent"
             return concluded("handshake_timestamp_mismatch", case, fact, 3, trigger=Trigger.PASSIVE)
@@ -181,7 +181,7 @@ def _aborted(case: Case) -> Finding:
 
 def _last_data(case: Case) -> Marks:
     """The last data that the other end sent."""
-    last = next((one for one in reversed(case.before) if case.is_receivers(one) and one.payload_bytes), None)
+    last = next((one for one in reversed(case.heard) if one.payload_bytes), None)
     return () if last is None else ((last, "never answered"),)
 
 
@@ -200,31 +200,21 @@ def _gave_up_after(case: Case) -> tuple[Evidence, ...]:
 
 def _unanswered_probes(case: Case) -> int:
     """Keep-alive probes at the end of what the sender said, with nothing from the other end after them."""
-    probes = 0
-    for one in reversed(case.before):
-        if case.is_receivers(one):
+    probes, known = 0, case.sender.next_seq
+    last_heard = case.heard[-1].place if case.heard else -1
+    for one in reversed(case.said):
+        if one.place < last_heard or known is None:
             break
-        if case.is_senders(one):
-            known = case.sender.next_seq
-            if (
-                known is None
-                or one.payload_bytes > 1
-                or ahead(one.seq, known) != -1
-                or one.flags & (SYN | FIN)
-            ):
-                break
-            probes += 1
+        if one.payload_bytes > 1 or ahead(one.seq, known) != -1 or one.flags & (SYN | FIN):
+            break
+        probes += 1
     return probes
 
 
 def _unanswered_bytes(case: Case) -> int:
     """What the other end said last, after all that the sender of the RST said."""
-    total = 0
-    for one in reversed(case.before):
-        if case.is_senders(one) and one.payload_bytes:
-            break
-        if case.is_receivers(one) and one.payload_bytes:
-            total += one.payload_bytes
+    answered = next((one.place for one in reversed(case.said) if one.payload_bytes), -1)
+    total = sum(one.payload_bytes for one in case.heard if one.place > answered)
     return min(total, case.receiver.payload_bytes)
 
 
@@ -246,9 +236,7 @@ def _after_own_fin(case: Case) -> Finding:
 
 
 def _data_after(case: Case, fin: Packet | None) -> bool:
-    return fin is not None and any(
-        one.payload_bytes and one.place > fin.place for one in case.before if case.is_receivers(one)
-    )
+    return fin is not None and any(one.payload_bytes and one.place > fin.place for one in case.heard)
 
 
 def _answered(case: Case) -> Finding:
@@ -278,7 +266,7 @@ def _answered(case: Case) -> Finding:
         return concluded("late_segment", case, fact, 3, trigger=Trigger.PASSIVE, marks=marks)
     fin = own_fin(case)
     data = next(
-        (p for p in case.before if fin and case.is_receivers(p) and p.payload_bytes and p.place > fin.place),
+        (p for p in case.heard if fin and p.payload_bytes and p.place > fin.place),
         None,
     )
     if fin is None or data is None:
@@ -293,7 +281,7 @@ def _after_goodbye(case: Case, fin: Packet, data: Packet) -> Finding:
     """It had said goodbye, and then the other end sent more."""
     idle_ns = _silence_before(case, fin)
     rtt_ns = round_trip_ns(case.flow) or 0
-    served = any(one.payload_bytes and one.place < fin.place for one in case.before if case.is_senders(one))
+    served = any(one.payload_bytes and one.place < fin.place for one in case.said)
     if served and idle_ns is not None and idle_ns >= max(IDLE_NS, 20 * rtt_ns):
         idle, gap = duration(idle_ns), duration(data.time_ns - fin.time_ns)
         fact = f"it closed after {idle} of silence, and the next request came {gap} later"
@@ -302,8 +290,7 @@ def _after_goodbye(case: Case, fin: Packet, data: Packet) -> Finding:
     marks = ((fin, "closed"), (data, "data after that"))
     acks_fin = data.flags & ACK and case.sender.next_seq is not None and data.ack == case.sender.next_seq
     before_data = any(
-        case.is_receivers(p) and p.flags & ACK and p.ack == data.ack and fin.place < p.place < data.place
-        for p in case.before
+        p.flags & ACK and p.ack == data.ack and fin.place < p.place < data.place for p in case.heard
     )
     if acks_fin and not before_data:
         fact = "the segment that acknowledged its FIN brought more data"

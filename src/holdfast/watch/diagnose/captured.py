@@ -85,7 +85,6 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
     prompt = case.trigger is not None and rst.time_ns - case.trigger.time_ns <= case.patience_ns
     answers = is_passive_shape(rst) and case.answers and prompt
     if answers and not guessed:
-        goes_on = talks_on(case)
         marks = ((case.trigger, "rejected on its way"),) if case.trigger is not None else ()
         if (
             far
@@ -98,11 +97,8 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
             return concluded(
                 "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
             )
-        if goes_on is not None and _swallowed(case):
-            fact = (
-                "bare RST that answers the segment before it, while that "
-                "end's own stack goes on: a rule did it"
-            )
+        if _swallowed(case) and talks_on(case) is not None:
+            fact = "bare RST that answers the segment before it, while that end goes on: a rule did it"
             return concluded(
                 "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
             )
@@ -119,7 +115,7 @@ def _swallowed(case: Case) -> bool:
     trigger = case.trigger
     if trigger is None or not trigger.length:
         return False
-    acks = [one.ack for one in case.after if case.is_senders(one) and one.flags & ACK]
+    acks = [one.ack for one in case.said_later if one.flags & ACK]
     return not any(ahead(ack, trigger.after) >= 0 for ack in acks)
 
 

@@ -25,6 +25,8 @@ class Case:
         flow, rst: as the capture gives them. packet: the segment itself.
         ttls: of every copy of the RST.
         before, after: segments around it in the order of the capture, copies left out.
+        said, heard: of those before it, the claimed sender's and the receiver's, RSTs aside; said_later,
+            heard_later: of those after it.
         alike: every RST of the same direction, this one included, copies left out.
         from_client: whether it bears the client's address. claimed: the same in words.
         sender, receiver: what the end whose address it bears, and the other one, had sent before.
@@ -38,6 +40,7 @@ class Case:
     __slots__ = (
         *("flow", "rst", "packet", "ttls", "before", "after", "alike", "from_client", "claimed", "sender"),
         *("receiver", "sent", "received", "trigger", "in_handshake", "lossy", "patience_ns"),
+        *("said", "heard", "said_later", "heard_later"),
     )
 
     def __init__(
@@ -56,9 +59,9 @@ class Case:
         self.claimed: Side = "client" if client else "server"
         self.sender, self.receiver = rst.sender, rst.receiver
         self.sent, self.received = flow.sent_by(client), flow.sent_by(not client)
-        self.trigger = next(
-            (one for one in reversed(self.before) if one.from_client != client and not one.flags & RST), None
-        )
+        self.said, self.heard = _apart(self.before, client)
+        self.said_later, self.heard_later = _apart(self.after, client)
+        self.trigger = self.heard[-1] if self.heard else None
         received = self.received
         self.in_handshake = (
             rst.receiver.last_ack is None
@@ -91,13 +94,15 @@ class Case:
             return None if flow.ack_ns is None else max(0, flow.ack_ns - flow.syn_ack_ns)
         return None if flow.syn_ns is None else max(0, flow.syn_ack_ns - flow.syn_ns)
 
-    def is_senders(self, packet: Packet) -> bool:
-        """A segment other than a RST that bears the claimed sender's address."""
-        return packet.from_client == self.from_client and not packet.flags & RST
 
-    def is_receivers(self, packet: Packet) -> bool:
-        """A segment other than a RST that bears the receiver's address."""
-        return packet.from_client != self.from_client and not packet.flags & RST
+def _apart(packets: Sequence[Packet], client: bool) -> tuple[list[Packet], list[Packet]]:
+    """What the client, or the server, sent, and what the other end sent, RSTs aside."""
+    one: list[Packet] = []
+    other: list[Packet] = []
+    for packet in packets:
+        if not packet.flags & RST:
+            (one if packet.from_client == client else other).append(packet)
+    return one, other
 
 
 def round_trip_ns(flow: Flow) -> int | None:

@@ -89,4 +89,4 @@ def since_own_fin(case: Case) -> int | None:
 
 def own_fin(case: Case) -> Packet | None:
     """The claimed sender's FIN, if the capture kept it."""
-    return next((one for one in reversed(case.before) if case.is_senders(one) and one.flags & FIN), None)
+    return next((one for one in reversed(case.said) if one.flags & FIN), None)

@@ -31,6 +31,7 @@ SAME_STREAM = 1 << 20
 """A number further ahead belongs to another connection whose SYN the capture missed."""
 
 BOTH_SIDES_NS = 5_000_000
+_NAMING = (Content.TLS_CLIENT_HELLO, Content.HTTP_REQUEST)
 
 
 class Sign(NamedTuple):
@@ -136,7 +137,7 @@ def _mirror(case: Case) -> Sign | None:
     if rst.ip_id and rst.ip_id == trigger.ip_id and rst.ip_id != case.sender.ip_id:
         return Sign(f"IP ID {rst.ip_id} is that of the segment it answers: turned around on the way", 3,
                     "same IP ID", here)  # fmt: skip
-    own = {one.window for one in case.before if case.is_senders(one)}
+    own = {one.window for one in case.said}
     if rst.window and own and rst.window == trigger.window and rst.window not in own:
         return Sign(f"window {rst.window} is that of the segment it answers, and never was that end's", 2,
                     "same window", here)  # fmt: skip
@@ -161,13 +162,12 @@ def talks_on(case: Case) -> Sign | None:
     """The claimed sender goes on after its own RST: it does not know of it (NDSS 2009 RST_SEQ_DATA)."""
     rst = case.packet
     known = case.sender.next_seq
-    for one in case.after:
-        if one.from_client == case.from_client and one.flags & SYN:
+    ended = next((one.place for one in case.heard_later if is_new_handshake(one)), None)
+    for one in case.said_later:
+        if one.flags & SYN or (ended is not None and one.place > ended):
             return None  # a new connection, or a handshake that recovers
-        if is_new_handshake(one):
-            return None
         later_ns = one.time_ns - rst.time_ns
-        if not case.is_senders(one) or not 0 <= later_ns <= RACE_NS:
+        if not 0 <= later_ns <= RACE_NS:
             continue
         fresh = bool(one.payload_bytes) and known is not None and ahead(one.after, known) > 0
         surely = _sent_after(one, case)
@@ -193,8 +193,7 @@ def _sent_after(one: Packet, case: Case) -> bool:
     rst = case.packet
     if _acknowledges_later(one, case):
         return True
-    earlier = [p for p in case.before if case.is_senders(p)]
-    stamps = [p.ts_val for p in earlier if p.ts_val is not None]
+    stamps = [p.ts_val for p in case.said if p.ts_val is not None]
     later_ns = one.time_ns - rst.time_ns
     if one.ts_val is not None and stamps:
         last = stamps[-1] if rst.ts_val is None else rst.ts_val
@@ -206,7 +205,7 @@ def _sent_after(one: Packet, case: Case) -> bool:
 
 def _acknowledges_later(one: Packet, case: Case) -> bool:
     """Whether it acknowledges what the receiver of the RST sent after that: no clock is needed then."""
-    later = [p for p in case.after if case.is_receivers(p) and p.place < one.place and p.length]
+    later = [p for p in case.heard_later if p.place < one.place and p.length]
     known = case.receiver.next_seq
     return (
         bool(one.flags & ACK)
@@ -237,7 +236,7 @@ def _raced(case: Case) -> Sign | None:
     behind = -ahead(rst.seq, known)
     if behind <= 1 or behind >= SAME_STREAM:
         return None
-    heard = acks_of(one for one in case.before if case.is_receivers(one))
+    heard = acks_of(case.heard)
     if rst.seq in heard or rst.seq == case.receiver.last_ack:
         return None
     fact = f"its number lies {behind:,} behind what that end had sent, and answers no acknowledgment"
@@ -271,7 +270,7 @@ def _changing_numbers(case: Case) -> Sign | None:
         if sender.next_seq is None or ahead(two.seq, sender.next_seq) <= 0:
             continue
         # A passive RST takes its number from an acknowledgment; one between the two would explain the second.
-        latest = [p for p in (*case.before, *case.after) if case.is_receivers(p) and p.place < two.place]
+        latest = [p for p in (*case.heard, *case.heard_later) if p.place < two.place]
         acks = [p.ack for p in latest if p.flags & ACK] + [receiver.last_ack or sender.next_seq]
         if any(ahead(two.seq, ack) <= 2 for ack in acks):
             continue
@@ -283,7 +282,7 @@ def _changing_numbers(case: Case) -> Sign | None:
     beyond = [p for p in plain if known is not None and ahead(p.seq, known) > 2]
     if known is None or len({p.seq for p in plain}) < 2 or not beyond or case.sender.fin or case.lossy:
         return None
-    heard = acks_of(one for one in (*case.before, *case.after) if case.is_receivers(one))
+    heard = acks_of((*case.heard, *case.heard_later))
     if all(p.seq in heard for p in beyond) or plain[-1].time_ns - plain[0].time_ns > RACE_NS:
         return None
     fact = (
@@ -315,23 +314,18 @@ def _changing_acks(case: Case) -> Sign | None:
 def _both_sides(case: Case) -> Sign | None:
     """RSTs to both ends at once, right after a request that names where it goes."""
     rst = case.packet
-    named = [
-        one
-        for one in case.before
-        if one.payload_content in (Content.TLS_CLIENT_HELLO, Content.HTTP_REQUEST)
-        and rst.time_ns - one.time_ns <= case.patience_ns
-    ]
-    if not named:
-        return None
     for other in case.flow.rsts:
         back = other.packet
         if back.from_client == case.from_client or abs(back.time_ns - rst.time_ns) > BOTH_SIDES_NS:
             continue
-        heard = acks_of(p for p in (*case.before, *case.after) if case.is_senders(p) and p.place < back.place)
+        heard = acks_of(p for p in (*case.said, *case.said_later) if p.place < back.place)
         if back.flags & ACK == 0 and back.seq in heard:
             continue  # the other end answers what it no longer knows
+        named = next((one for one in reversed(case.before) if one.payload_content in _NAMING), None)
+        if named is None or rst.time_ns - named.time_ns > case.patience_ns:
+            return None
         fact = "both ends were reset within 5 ms, right after a request that names its host"
-        return Sign(fact, 3, "reset both ways", (rst.place, back.place, named[-1].place))
+        return Sign(fact, 3, "reset both ways", (rst.place, back.place, named.place))
     return None
 
 
@@ -355,7 +349,7 @@ def _too_early(case: Case) -> Sign | None:
 
 def _needs(rst: Packet, trigger: Packet, case: Case) -> bool:
     """Whether the RST's numbers could only be known to somebody who had seen the trigger, and it was new."""
-    earlier = [one for one in case.before if case.is_receivers(one) and one.place < trigger.place]
+    earlier = case.heard[:-1]
     if rst.flags & ACK:
         return rst.ack == trigger.after and trigger.length > 0 and all(
             ahead(trigger.after, one.after) > 0 for one in earlier

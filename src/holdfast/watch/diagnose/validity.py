@@ -126,11 +126,9 @@ def _within(seq: int, low: int, high: int, window_bytes: int | None) -> Place:
 def _goes_on(case: Case, where: Place) -> tuple[Packet | None, str]:
     """A segment that the receiver would not send had it obeyed, and what it shows."""
     rst, horizon_ns = case.packet, case.patience_ns
-    for one in case.after:
-        if not case.is_receivers(one) or one.flags & SYN:
-            if one.flags & SYN and one.from_client != case.from_client:
-                break  # it dials anew, which says nothing of the old connection
-            continue
+    for one in case.heard_later:
+        if one.flags & SYN:
+            break  # it dials anew, which says nothing of the old connection
         later_ns = one.time_ns - rst.time_ns
         if where is Place.IN_WINDOW and _is_challenge(one, case) and later_ns <= horizon_ns:
             return one, f"the receiver answered with a challenge ACK {duration(later_ns)} later"
@@ -152,7 +150,7 @@ def _is_challenge(one: Packet, case: Case) -> bool:
 
 def _was_under_way(one: Packet, case: Case) -> bool:
     """Whether a clock in the segment says that it was sent before the RST could arrive."""
-    stamps = [p.ts_val for p in case.before if case.is_receivers(p) and p.ts_val is not None]
+    stamps = [p.ts_val for p in case.heard if p.ts_val is not None]
     return one.ts_val is not None and bool(stamps) and ahead(one.ts_val, stamps[-1]) <= 0
 
 
@@ -160,10 +158,10 @@ def _answers_as_gone(case: Case) -> Packet | None:
     """A passive RST of the receiver for a later segment: its stack has forgotten the connection."""
     claimed: list[Packet] = []
     for one in case.after:
-        if case.is_senders(one):
+        if one.from_client == case.from_client:
             claimed.append(one)
             continue
-        answers = one.from_client != case.from_client and one.flags & (RST | ACK) == RST
-        if answers and any(one.seq == p.ack for p in claimed if p.flags & ACK):
+        answers = one.flags & (RST | ACK) == RST
+        if answers and any(one.seq == p.ack for p in claimed if p.flags & (ACK | RST) == ACK):
             return one
     return None
