@@ -225,6 +225,7 @@ struct interface {
 	uint16_t origin;
 	uint8_t resolution; /* if_tsresol as it is in the file */
 	int64_t offset_s;
+	uint64_t dropped;
 };
 
 enum format { FORMAT_UNKNOWN, FORMAT_PCAP, FORMAT_PCAPNG, FORMAT_BROKEN };

@@ -133,6 +133,7 @@ struct counts {
 	uint64_t tcp, not_ip, not_tcp, icmp_errors, fragments, cut, malformed,
 		unknown_link;
 	uint64_t evicted, without_packets;
+	uint64_t dropped, drop_reports; /* as the file's own statistics say */
 };
 
 #endif

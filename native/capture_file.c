@@ -17,6 +17,7 @@ enum {
 	BLOCK_INTERFACE = 1,
 	BLOCK_PACKET = 2, /* obsolete */
 	BLOCK_SIMPLE = 3,
+	BLOCK_STATISTICS = 5,
 	BLOCK_ENHANCED = 6,
 	MAX_SECTION_BYTES = 1 << 20
 };
@@ -171,11 +172,40 @@ static int64_t clock_ns(const struct interface *of, uint64_t ticks)
 			 (uint64_t)of->offset_s * (uint64_t)NANOSECONDS);
 }
 
+static uint64_t u64(const struct capture *it, const uint8_t *at)
+{
+	uint64_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return it->swapped ? __builtin_bswap64(value) : value;
+}
+
+/* The next option of a block, which *at is moved past; NULL at the end. */
+static const uint8_t *next_option(const struct capture *it, const uint8_t **at,
+				  const uint8_t *end, uint16_t *code,
+				  uint16_t *size)
+{
+	const uint8_t *value;
+	size_t padded;
+
+	if (end - *at < 4)
+		return NULL;
+	*code = u16(it, *at);
+	*size = u16(it, *at + 2);
+	value = *at + 4;
+	if (*code == 0 || *size > end - value)
+		return NULL;
+	padded = (*size + 3u) & ~3u;
+	*at = padded < (size_t)(end - value) ? value + padded : end;
+	return value;
+}
+
 static void read_interface(struct capture *it, const uint8_t *body,
 			   uint32_t length)
 {
 	struct interface *made;
-	const uint8_t *at = body + 8, *end = body + length;
+	const uint8_t *at = body + 8, *value;
+	uint16_t code, size;
 
 	if (length < 8 || it->interface_count == MAX_INTERFACES)
 		return;
@@ -184,23 +214,36 @@ static void read_interface(struct capture *it, const uint8_t *body,
 				    .snap_bytes = u32(it, body + 4),
 				    .resolution = 6 };
 	made->origin = new_origin(it, it->interface_count++);
-	while (end - at >= 4) {
-		uint16_t code = u16(it, at), size = u16(it, at + 2);
-
-		at += 4;
-		if (code == 0 || size > end - at)
-			return;
+	while ((value = next_option(it, &at, body + length, &code, &size))) {
 		if (code == 9 && size == 1)
-			made->resolution = at[0];
-		if (code == 14 && size == 8) {
-			uint64_t low = u32(it, at + (it->swapped ? 4 : 0));
-			uint64_t high = u32(it, at + (it->swapped ? 0 : 4));
-
-			made->offset_s = (int64_t)(high << 32 | low);
-		}
-		size = (uint16_t)((size + 3u) & ~3u);
-		at += size < end - at ? size : end - at;
+			made->resolution = value[0];
+		if (code == 14 && size == 8)
+			made->offset_s = (int64_t)u64(it, value);
 	}
+}
+
+/* What the capturing program says it lost; each report of an interface takes the place of the one before. */
+static void read_statistics(struct capture *it, const uint8_t *body,
+			    uint32_t length)
+{
+	const uint8_t *at = body + 12, *value;
+	uint64_t dropped = 0;
+	uint16_t code, size;
+	bool said = false;
+
+	if (length < 12 || u32(it, body) >= it->interface_count)
+		return;
+	while ((value = next_option(it, &at, body + length, &code, &size))) {
+		if ((code == 5 || code == 7) && size == 8) {
+			dropped += u64(it, value);
+			said = true;
+		}
+	}
+	if (!said)
+		return;
+	it->counts.dropped += dropped - it->interfaces[u32(it, body)].dropped;
+	it->interfaces[u32(it, body)].dropped = dropped;
+	it->counts.drop_reports++;
 }
 
 static void from_interface(struct capture *it, uint32_t index,
@@ -307,6 +350,8 @@ static size_t pcapng_block(struct capture *it, const uint8_t *at, size_t left)
 		fine = simple_block(it, at + 8, body);
 	else if (type == BLOCK_INTERFACE)
 		read_interface(it, at + 8, body);
+	else if (type == BLOCK_STATISTICS)
+		read_statistics(it, at + 8, body);
 	if (!fine)
 		return broken(it, "a packet block whose lengths contradict");
 	return length;

@@ -179,3 +179,9 @@ def simple(record: Record, order: str = "<") -> bytes:
 def pcapng(records: Iterable[Record], *, order: str = "<") -> bytes:
     """A pcapng file with one Ethernet interface."""
     return section(order) + interface(order=order) + b"".join(enhanced(one, order=order) for one in records)
+
+
+def statistics(dropped: int, *, interface: int = 0, order: str = "<") -> bytes:
+    """The block in which a capturing program says what it lost."""
+    body = struct.pack(f"{order}III", interface, 0, 0) + option(5, struct.pack(f"{order}Q", dropped), order)
+    return block(5, body + option(0, b"", order), order)

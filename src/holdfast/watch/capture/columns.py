@@ -128,8 +128,10 @@ COUNTS = (
     "unknown_link",
     "evicted",
     "without_packets",
+    "dropped",
+    "drop_reports",
 )
-COUNTS_LAYOUT = struct.Struct("=QQqq12Q")
+COUNTS_LAYOUT = struct.Struct("=QQqq14Q")
 
 NO_OFFSET = 0xFFFFFFFFFFFFFFFF
 NO_REASON = 0xFFFF

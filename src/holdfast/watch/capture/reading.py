@@ -41,7 +41,9 @@ class Reading:
         counts = dict(zip(columns.COUNTS, columns.COUNTS_LAYOUT.unpack(self._parser.counts()), strict=True))
         if not counts["packets"]:
             counts["first_ns"] = counts["last_ns"] = None
-        return Summary(**counts, dropped=self._dropped, damage=tuple(self._damage), stopped=self._stopped)
+        if not counts.pop("drop_reports"):
+            counts["dropped"] = self._dropped
+        return Summary(**counts, damage=tuple(self._damage), stopped=self._stopped)
 
     def stop(self) -> None:
         """Read no further: iteration gives what is open and ends. Safe in a signal handler."""

@@ -250,3 +250,10 @@ def test_columns_have_every_connection(tmp_path: Path) -> None:
     assert [flow.client.port for flow in flows] == [40000]
     names = sorted(zip(table["client_port"].tolist(), table["zeek_state"].tolist(), strict=True))  # type: ignore[index]
     assert names == [(5, b"SF"), (40000, b"RSTR")]
+
+
+def test_what_the_capturing_program_dropped_is_said(tmp_path: Path) -> None:
+    whole = make.pcapng(make.conversation())
+    assert read(save(tmp_path / "a", whole))[1].dropped is None
+    said = make.statistics(5) + make.statistics(7)
+    assert read(save(tmp_path / "b", whole + said))[1].dropped == 7

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from holdfast.watch.capture import columns
@@ -14,7 +15,7 @@ from holdfast.watch.capture.portable.table import Table
 MAX_PACKET_BYTES = 1 << 20
 MAX_INTERFACES = 1024
 NO_LINK = 0xFFFFFFFF
-_SECTION, _INTERFACE, _PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
+_SECTION, _INTERFACE, _PACKET, _SIMPLE, _STATISTICS, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 5, 6
 _MAGIC = {0xA1B2C3D4: "us", 0xA1B23C4D: "ns", 0xA1B2CD34: "modified"}
 
 
@@ -28,6 +29,7 @@ class _Interface:
     snap_bytes: int = 0
     resolution: int = 6
     offset_s: int = 0
+    dropped: int = 0
 
     def clock_ns(self, ticks: int) -> int:
         """Ticks in ns, modulo 2^64 where a hostile file overflows it."""
@@ -191,6 +193,8 @@ class Capture:
             fine = self._simple_block(body)
         elif kind == _INTERFACE:
             self._describe(body)
+        elif kind == _STATISTICS:
+            self._statistics(body)
         if not fine:
             raise _Broken("a packet block whose lengths contradict")
 
@@ -206,17 +210,32 @@ class Capture:
             return
         made = _Interface(self._u16(body, 0), self._u32(body, 4))
         self._interfaces.append(made)
-        at = 8
-        while len(body) - at >= 4:
-            code, size = self._u16(body, at), self._u16(body, at + 2)
-            at += 4
-            if code == 0 or size > len(body) - at:
+        for code, value in self._options(body[8:]):
+            if (code, len(value)) == (9, 1):
+                made.resolution = value[0]
+            if (code, len(value)) == (14, 8):
+                (made.offset_s,) = struct.unpack(f"{self._order}q", value)
+
+    def _options(self, area: memoryview) -> Iterator[tuple[int, memoryview]]:
+        while len(area) >= 4:
+            code, size = self._u16(area, 0), self._u16(area, 2)
+            area = area[4:]
+            if code == 0 or size > len(area):
                 return
-            if (code, size) == (9, 1):
-                made.resolution = body[at]
-            if (code, size) == (14, 8):
-                (made.offset_s,) = struct.unpack_from(f"{self._order}q", body, at)
-            at += (size + 3) & ~3 & 0xFFFF
+            yield code, area[:size]
+            area = area[(size + 3) & ~3 :]
+
+    def _statistics(self, body: memoryview) -> None:
+        if len(body) < 12 or self._u32(body, 0) >= len(self._interfaces):
+            return
+        said = [value for code, value in self._options(body[12:]) if code in (5, 7) and len(value) == 8]
+        if not said:
+            return
+        of = self._interfaces[self._u32(body, 0)]
+        dropped = sum(struct.unpack(f"{self._order}Q", value)[0] for value in said) & U64
+        self._counts.dropped = (self._counts.dropped + dropped - of.dropped) & U64
+        of.dropped = dropped
+        self._counts.drop_reports += 1
 
     def _packet_block(self, kind: int, body: memoryview) -> bool:
         if len(body) < 20:

@@ -87,3 +87,5 @@ class Counts:
     unknown_link: int = 0
     evicted: int = 0
     without_packets: int = 0
+    dropped: int = 0
+    drop_reports: int = 0
