@@ -63,6 +63,14 @@ def test_a_challenge_shows_that_it_was_not_obeyed() -> None:
     assert found.shown_by is not None and found.shown_by.place == len(TALK) + 1
 
 
+def test_a_challenge_that_looks_like_a_copy_is_none() -> None:
+    """On IPv6 no IP ID tells it from the ACK just before the RST."""
+    talk = [*TALK[:-1], replace(TALK[-1], ms=59.5, ip_id=None)]
+    challenge = replace(talk[-1], ms=60.1)
+    near = replace(RST_NEXT, seq=S + 501, ip_id=None)
+    assert outcome(*talk, near, challenge) == ("no", Place.IN_WINDOW)
+
+
 def test_a_dialler_obeys_only_what_acknowledges_its_syn() -> None:
     syn = HANDSHAKE[0]
     assert outcome(syn, Seg(5, False, RST | ACK, 0, C + 1, window=0)) == ("yes", Place.ANSWERS_SYN)

@@ -154,6 +154,9 @@ def without_copies(packets: Sequence[Packet]) -> list[Packet]:
         key = (packet.seq, packet.ack, packet.flags)
         earlier = latest.get(key)
         if earlier is None or not is_copy(packet, earlier):
+            if packet.flags & RST:
+                # A challenge ACK repeats the ACK before it, and on IPv6 no IP ID tells them apart.
+                latest.clear()
             latest[key] = packet
             kept.append(packet)
     return kept
