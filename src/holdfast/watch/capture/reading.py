@@ -6,8 +6,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
+from holdfast.errors import UsageError
 from holdfast.watch.capture import columns, wire
 from holdfast.watch.capture.flow import Damage, Flow, Progress, Summary
 from holdfast.watch.capture.parser import Parser
@@ -25,6 +27,8 @@ class Reading:
         on_progress: Callable[[Progress], None] | None,
         on_connections: Callable[[Any], None] | None,
     ) -> None:
+        if on_connections is not None and find_spec("numpy") is None:
+            raise UsageError("Columns need numpy: install it (holdfast[capture] has it).")
         self._parser = parser
         self._on_progress, self._on_connections = on_progress, on_connections
         self._ready: deque[memoryview] = deque()

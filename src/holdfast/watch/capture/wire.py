@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import functools
 import ipaddress
 from collections.abc import Iterator
@@ -167,56 +168,43 @@ def icmp_error(raw: tuple[Any, ...]) -> IcmpError:
     )
 
 
-def side(raw: dict[str, Any]) -> Side:
-    """One direction from its named fields."""
-    seen = raw["seen"]
-
-    def known(name: str, bit: int) -> int | None:
-        return raw[name] if seen & bit else None
-
-    return Side(
-        packets=raw["packets"],
-        payload_bytes=raw["payload_bytes"],
-        ip_bytes=raw["ip_bytes"],
-        data_packets=raw["data_packets"],
-        syns=raw["syns"],
-        fins=raw["fins"],
-        rsts=raw["rsts"],
-        isn=known("isn", Seen.ISN),
-        syn_flags=raw["syn_flags"],
-        syn_options=raw["syn_options"],
-        syn_window=raw["syn_window"],
-        syn_payload_bytes=raw["syn_payload_bytes"],
-        mss=known("mss", Seen.MSS),
-        window_scale=known("window_scale", Seen.WINDOW_SCALE),
-        timestamps=bool(seen & Seen.TIMESTAMPS),
-        first_seq=known("first_seq", Seen.NEXT),
-        next_seq=known("next_seq", Seen.NEXT),
-        highest_ack=known("highest_ack", Seen.ACK),
-        window_bytes=known("window_bytes", Seen.WINDOW),
-        fin_seq=known("fin_seq", Seen.FIN),
-        retransmits=raw["retransmits"],
-        duplicates=raw["duplicates"],
-        ahead=raw["ahead"],
-        unseen_bytes=raw["unseen_bytes"],
-        keep_alives=raw["keep_alives"],
-        zero_windows=raw["zero_windows"],
-        ttl_first=known("ttl_first", Seen.ANY),
-        ttl_last=known("ttl_last", Seen.ANY),
-        ttl_min=known("ttl_min", Seen.ANY),
-        ttl_max=known("ttl_max", Seen.ANY),
-        ip_id_first=known("ip_id_first", Seen.IP_ID),
-        ip_id_last=known("ip_id_last", Seen.IP_ID),
-        ip_id_zero=raw["ip_id_zero"],
-        ip_id_steps=raw["ip_id_steps"],
-        dont_fragment=raw["dont_fragment"],
-        first_ns=raw["first_ns"] if raw["packets"] else None,
-        last_ns=raw["last_ns"] if raw["packets"] else None,
-        last_data_ns=known("last_data_ns", Seen.DATA),
-    )
+_ALWAYS, _IF_ANY_PACKET = 1 << 16, 1 << 17
+_SIDE_NAMES = [*(name for name, _ in columns.SIDE), "timestamps"]
+_KNOWN_IF = {
+    "isn": Seen.ISN,
+    "mss": Seen.MSS,
+    "window_scale": Seen.WINDOW_SCALE,
+    "first_seq": Seen.NEXT,
+    "next_seq": Seen.NEXT,
+    "highest_ack": Seen.ACK,
+    "window_bytes": Seen.WINDOW,
+    "fin_seq": Seen.FIN,
+    "ttl_first": Seen.ANY,
+    "ttl_last": Seen.ANY,
+    "ttl_min": Seen.ANY,
+    "ttl_max": Seen.ANY,
+    "ip_id_first": Seen.IP_ID,
+    "ip_id_last": Seen.IP_ID,
+    "first_ns": _IF_ANY_PACKET,
+    "last_ns": _IF_ANY_PACKET,
+    "last_data_ns": Seen.DATA,
+}
+# For each field of Side, in order: where it is among the names, and the bit without which it is None.
+_SIDE_PLAN = [
+    (_SIDE_NAMES.index(field.name), _KNOWN_IF.get(field.name, _ALWAYS)) for field in dataclasses.fields(Side)
+]
+_SEEN_AT, _PACKETS_AT = _SIDE_NAMES.index("seen"), _SIDE_NAMES.index("packets")
 
 
-_SIDE_NAMES = tuple(name for name, _ in columns.SIDE)
+def side(raw: tuple[Any, ...]) -> Side:
+    """One direction from its unpacked fields."""
+    seen = raw[_SEEN_AT]
+    raw = (*raw, seen & Seen.TIMESTAMPS != 0)
+    seen |= _ALWAYS | (_IF_ANY_PACKET if raw[_PACKETS_AT] else 0)
+    values: list[Any] = [raw[at] if seen & bit else None for at, bit in _SIDE_PLAN]
+    return Side(*values)
+
+
 _FLOW_NAMES = tuple(name for name, _ in columns.FLOW)
 
 
@@ -226,7 +214,7 @@ def flow(record: memoryview) -> Flow:
     at = _HEAD_BYTES
     raw = dict(zip(_FLOW_NAMES, columns.FLOW_LAYOUT.unpack_from(record, at), strict=True))
     sides = [
-        side(dict(zip(_SIDE_NAMES, columns.SIDE_LAYOUT.unpack_from(record, place), strict=True)))
+        side(columns.SIDE_LAYOUT.unpack_from(record, place))
         for place in (at + _SIDE_AT, at + _SIDE_AT + columns.SIDE_LAYOUT.size)
     ]
     at += _ROW_BYTES

@@ -20,7 +20,7 @@ import zstandard
 
 from holdfast.errors import MalformedCapture, UsageError
 from holdfast.watch.capture import read_captures
-from holdfast.watch.capture.flow import Damage, Flow, Progress, Summary
+from holdfast.watch.capture.flow import Damage, EndedBy, Flow, Progress, Summary
 
 PLAIN = make.pcap(make.conversation())
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -257,3 +257,25 @@ def test_what_the_capturing_program_dropped_is_said(tmp_path: Path) -> None:
     assert read(save(tmp_path / "a", whole))[1].dropped is None
     said = make.statistics(5) + make.statistics(7)
     assert read(save(tmp_path / "b", whole + said))[1].dropped == 7
+
+
+def test_columns_without_numpy_are_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.watch.capture.reading.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="install it"):
+        read_captures([save(tmp_path / "a", PLAIN)], on_connections=print)
+
+
+@pytest.mark.slow
+def test_a_storm_of_resets_costs_bounded_memory_and_loses_none(tmp_path: Path) -> None:
+    """Evidence of 60,000 flows is more than its bound of 128 MB: the oldest are given early, and counted."""
+    frames = (
+        make.ethernet(make.segment((f"10.{place >> 8}.{place & 255}.1", 9), make.SERVER, 4, seq=place))
+        for place in range(60_000)
+    )
+    path = save(tmp_path / "a", make.pcap(make.Record(10**18, frame) for frame in frames))
+    flows, summary = read(path)
+    assert (len(flows), summary.reset_connections) == (60_000, 60_000)
+    assert 0 < summary.evicted < 60_000
+    assert sum(flow.ended_by == EndedBy.EVICTED for flow in flows) == summary.evicted
