@@ -55,3 +55,9 @@ def test_a_capture_at_the_server_proves_that_it_refused() -> None:
     places = [[str(FOLDER / f"closed_port.{place}.pcap")] for place in ("client", "server")]
     (only,) = Explaining(places).run().found
     assert (only.cause, only.sender, only.evidence[0].weight) == ("connection_refused", "server", -10)
+
+
+def test_a_capture_at_the_client_tells_what_the_server_could_not_see() -> None:
+    places = [[str(FOLDER / f"injected.{place}.pcap")] for place in ("server", "client")]
+    (only,) = Explaining(places).run().found
+    assert (only.cause, only.sender, only.claimed) == ("injected", "path", "server")

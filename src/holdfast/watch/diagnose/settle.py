@@ -24,6 +24,10 @@ def settling(finding: Finding, case: Case, valid: Validity) -> tuple[str, ...]:
         wanted.append(
             f"Run holdfast watch on the {case.claimed}: its kernel knows which program reset, and why."
         )
+    elif finding.cause == "peer_had_no_connection":
+        wanted.append(
+            f"Capture at the {case.claimed} as well and give both files: it may have been reset itself before."
+        )
     if valid.obeyed == "unknown":
         wanted.append(
             f"Capture longer, at the {other(case.claimed)}: what it does next shows whether it obeyed."

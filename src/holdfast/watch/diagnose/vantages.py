@@ -84,6 +84,9 @@ def _joined(one: Judged, twin: Judged | None, other: Vantage, key: Key) -> Judge
     nearer = _nearer(_ttl(one, claimed), seen.client_ttl if claimed == "client" else seen.server_ttl)
     story = blake2s(repr(key).encode(), digest_size=8).hexdigest()
     one = dataclasses.replace(one, explained=dataclasses.replace(one.explained, story=story))
+    if twin is not None and twin.explained.sender == "path" and twin.explained.claimed != claimed:
+        # What passed here is an honest end's answer; the RST that ended its connection passed only there.
+        return dataclasses.replace(twin, explained=dataclasses.replace(twin.explained, story=story))
     if twin is not None and (claimed == "client", one.number) in twin.numbers:
         return _confirmed(one, twin, other)
     covered = other.first_ns - SKEW_NS <= one.explained.time_ns <= other.last_ns + SKEW_NS
