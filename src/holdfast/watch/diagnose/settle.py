@@ -26,7 +26,8 @@ def settling(finding: Finding, case: Case, valid: Validity) -> tuple[str, ...]:
         )
     elif finding.cause == "peer_had_no_connection":
         wanted.append(
-            f"Capture at the {case.claimed} as well and give both files: it may have been reset itself before."
+            f"Capture at the {case.claimed} as well and give both files: "
+            "it may itself have been reset before, by somebody else."
         )
     if valid.obeyed == "unknown":
         wanted.append(
