@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -151,6 +154,14 @@ def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     assert done.code == 2 and "cannot be written" in done.err
 
 
+def await_read(pipe: int) -> None:
+    """Wait until the other end has taken what was written."""
+    deadline_s = time.monotonic() + 20
+    while struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
 def test_ctrl_c_tells_what_was_found() -> None:
     """The pipe stays open: the command waits for more, and is interrupted."""
     process = subprocess.Popen(
@@ -159,7 +170,7 @@ def test_ctrl_c_tells_what_was_found() -> None:
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(Path(INJECTED).read_bytes())
     process.stdin.flush()
-    time.sleep(1.5)
+    await_read(process.stdin.fileno())
     process.send_signal(signal.SIGINT)
     out = process.stdout.read()
     assert process.wait(20) == 130
