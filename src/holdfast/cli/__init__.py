@@ -34,6 +34,7 @@ Exit codes:
   1    failed
   2    wrong usage
   3    not available on this kernel, or not without more rights
+  4    a capture was damaged: what came before was told (explain)
   130  interrupted
 
 \b

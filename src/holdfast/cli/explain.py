@@ -38,6 +38,7 @@ Exit codes:
   0    done, whether or not anything was reset
   1    a file is no capture
   2    wrong usage
+  3    --live is not available here, or not without more rights
   4    a file was cut or damaged: what came before was told, and where it broke
   130  interrupted: what was found by then was told
 
