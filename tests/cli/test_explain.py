@@ -107,6 +107,13 @@ def test_mistakes_are_one_sentence(arguments: list[str], words: str) -> None:
     assert done.code == 2 and words in done.err and "Traceback" not in done.err
 
 
+def test_without_numpy_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.watch.explain.find_spec", lambda name: None)
+    done = explain(INJECTED)
+    assert done.code == 0 and "most likely forged" in " ".join(done.out.split())
+    assert "install numpy" in done.err
+
+
 def test_what_is_no_capture_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello, world, this is no capture")
     done = explain(str(tmp_path / "x"))

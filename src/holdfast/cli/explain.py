@@ -237,6 +237,9 @@ def _warn(summed: Summary, told: Told, as_text: bool) -> None:
     if not as_text:
         for warning in summed.warnings:
             talk.print(render.printable(warning), style="yellow")
+    if not told.compared:
+        words = "Connections were not compared with each other: install numpy (holdfast[capture] has it)."
+        talk.print(words, style="yellow")
     if told.untold:
         talk.print(f"{told.untold:,} reset connections more were only counted.", style="yellow")
 

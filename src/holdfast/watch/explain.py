@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from holdfast.events import Endpoint
@@ -40,11 +41,13 @@ class Told:
     """What was found: records in the order in which they were found, what each reading told, and the rest.
 
     ``untold``: reset connections that were judged after :data:`RECORDS` others, and left out.
+    ``compared``: whether they could be held against the other connections, for which numpy is needed.
     """
 
     found: list[Explained]
     reads: list[Summary]
     untold: int
+    compared: bool = True
 
 
 class _Connections:
@@ -138,7 +141,7 @@ class Explaining:
         self._heard = _Connections()
         self._live = None
         if interface is not None:
-            self._live = listen(interface, on_progress=self._progress, on_connections=self._heard.take)
+            self._live = listen(interface, on_progress=self._progress, on_connections=_taking(self._heard))
         self._reading: Reading | None = None
         self._stopped = False
         self.resets = 0
@@ -167,12 +170,14 @@ class Explaining:
             told = join(
                 told, _vantage(paths, _refined(theirs, their_connections), their_connections, their_summary)
             )
-        return Told([one.explained for one in told], [summary, *(one[2] for one in read[1:])], untold)
+        return Told(
+            [one.explained for one in told], [summary, *(one[2] for one in read[1:])], untold, _has_numpy()
+        )
 
     def _open(self, paths: Sequence[str], seen: _Connections) -> Reading:
         if self._live is not None:
             return self._live
-        return read_captures(paths, on_progress=self._progress, on_connections=seen.take)
+        return read_captures(paths, on_progress=self._progress, on_connections=_taking(seen))
 
     def _progress(self, progress: Progress) -> None:
         if self.on_progress is not None:
@@ -214,6 +219,15 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _has_numpy() -> bool:
+    return find_spec("numpy") is not None
+
+
+def _taking(connections: _Connections) -> Callable[[Any], None] | None:
+    """What remembers all connections, which come as columns; without numpy nothing does."""
+    return connections.take if _has_numpy() else None
 
 
 def _without_window(one: Judged) -> Judged:
