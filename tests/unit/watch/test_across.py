@@ -124,6 +124,26 @@ def test_two_are_no_burst() -> None:
     assert {told(one) for one in refine(pair, {}, ())} == {("peer_aborted", "server")}
 
 
+def forgotten(port: int, ms: float) -> Judged:
+    talk = [
+        Seg(ms, True, SYN, C),
+        Seg(ms + 1, False, SYN | ACK, S, C + 1),
+        Seg(ms + 2, True, ACK, C + 1, S + 1),
+        Seg(ms + 3, False, PSH | ACK, S + 1, C + 1, 60),
+        Seg(ms + 4, True, ACK, C + 1, S + 61),
+        Seg(ms + 900, True, PSH | ACK, C + 1, S + 61, 50),
+        Seg(ms + 901, False, RST, S + 61, window=0, ip_id=0, options_bytes=0),
+    ]
+    return judged(talk, Endpoint(CLIENT.ip, port))
+
+
+@pytest.mark.parametrize(("gap_ms", "restarted"), [(1000, True), (60_000, False)])
+def test_a_host_that_forgets_many_at_once_has_restarted(gap_ms: float, restarted: bool) -> None:
+    found = refine([forgotten(1000 + at, at * gap_ms) for at in range(4)], {}, ())
+    assert {told(one) for one in found} == {("peer_had_no_connection", "server")}
+    assert ["it restarted" in one.explained.evidence[0].fact for one in found] == [restarted] * 4
+
+
 HERE = [
     Seg(0, True, SYN, C),
     Seg(1, False, SYN | ACK, S, C + 1, ttl=60),

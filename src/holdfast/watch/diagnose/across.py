@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from holdfast.causes import CAUSES, Severity
 from holdfast.events import Endpoint, Evidence
@@ -16,6 +16,9 @@ from holdfast.watch.diagnose.signs import from_nearer
 
 BURST_NS, BURST = 10_000_000, 3
 """So many connections of one server reset within this time are one act: a listener or a process ended."""
+
+FORGOTTEN_NS = 10_000_000_000
+"""A host that restarts answers its clients when they next speak: within about this time."""
 
 AGAIN_NS = 60_000_000_000
 """A client that tries again without an option does so within this time."""
@@ -40,8 +43,8 @@ def refine(found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened]) -> lis
         opened: connections whose handshake was answered, for those that were refused before.
     """
     known = _with_own(found, ttls)
-    bursts, scans = _bursts(found), _scans(found)
-    accepted = _by_server(opened)
+    bursts, forgotten, scans = _bursts(found), _forgotten(found), _scans(found)
+    accepted = _accepted(opened)
     refined = []
     for one in found:
         if one.refused:
@@ -49,6 +52,13 @@ def refine(found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened]) -> lis
             one = _as_scan(one) if one.explained.client.ip in scans else one
         elif id(one) in bursts:
             one = _in_burst(one, bursts[id(one)])
+        elif id(one) in forgotten:
+            seconds = FORGOTTEN_NS // 1_000_000_000
+            fact = (
+                f"that host did not know {forgotten[id(one)]} connections within {seconds} s: it restarted, "
+            )
+            fact += "or a load balancer moved them"
+            one = told(one, one.explained.cause, "server", fact, 2)
         refined.append(one)
     return refined
 
@@ -96,7 +106,7 @@ def _who_refuses(one: Judged, ttls: Ttls) -> Judged:
     return one
 
 
-def _by_server(opened: Sequence[Opened]) -> dict[tuple[str, Endpoint], list[Opened]]:
+def _accepted(opened: Sequence[Opened]) -> dict[tuple[str, Endpoint], list[Opened]]:
     grouped: dict[tuple[str, Endpoint], list[Opened]] = {}
     for one in opened:
         grouped.setdefault((one.client_ip, one.server), []).append(one)
@@ -151,17 +161,33 @@ def _as_scan(one: Judged) -> Judged:
 
 def _bursts(found: Sequence[Judged]) -> dict[int, int]:
     """For each aborted connection that is part of a burst, the size of it."""
-    groups: dict[Endpoint, list[Judged]] = {}
+    groups: dict[object, list[Judged]] = {}
     for one in found:
-        explained = one.explained
-        if explained.cause in ("peer_aborted", "closed_with_unread_data") and explained.sender == "server":
-            groups.setdefault(explained.server, []).append(one)
+        if one.explained.cause in ("peer_aborted", "closed_with_unread_data") and _by_server(one):
+            groups.setdefault(one.explained.server, []).append(one)
+    return _sizes(groups, BURST_NS)
+
+
+def _forgotten(found: Sequence[Judged]) -> dict[int, int]:
+    """For each connection that a host did not know any more, how many it forgot at about that time."""
+    groups: dict[object, list[Judged]] = {}
+    for one in found:
+        if one.explained.cause == "peer_had_no_connection" and _by_server(one):
+            groups.setdefault(one.explained.server.ip, []).append(one)
+    return _sizes(groups, FORGOTTEN_NS)
+
+
+def _by_server(one: Judged) -> bool:
+    return one.explained.sender == "server"
+
+
+def _sizes(groups: Mapping[object, list[Judged]], within_ns: int) -> dict[int, int]:
     sizes = {}
     for group in groups.values():
-        group.sort(key=lambda one: one.explained.time_ns)
-        times = [one.explained.time_ns for one in group]
-        for at, one in enumerate(group):
-            size = bisect_right(times, times[at] + BURST_NS) - bisect_left(times, times[at] - BURST_NS)
+        times = sorted(one.explained.time_ns for one in group)
+        for one in group:
+            at_ns = one.explained.time_ns
+            size = bisect_right(times, at_ns + within_ns) - bisect_left(times, at_ns - within_ns)
             if size >= BURST:
                 sizes[id(one)] = size
     return sizes
@@ -172,6 +198,12 @@ def _in_burst(one: Judged, size: int) -> Judged:
     if one.quiet:
         return told(one, "listener_closed", "server", f"{fact}, before it had said anything on them", 3)
     return told(one, one.explained.cause, "server", f"{fact}, as when a process ends", 2)
+
+
+def _of_many_forgotten(one: Judged, size: int) -> Judged:
+    within = f"{size} connections within {FORGOTTEN_NS // 1_000_000_000} s"
+    fact = f"that host did not know {within}: it restarted, or a load balancer moved them"
+    return told(one, one.explained.cause, "server", fact, 2)
 
 
 def told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged:
@@ -186,6 +218,6 @@ def told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged
         evidence=evidence,
         lost=old.lost if cause == old.cause else lost_words(old.unacked_bytes),
         severity=Severity.INFO if old.noise else row.severity,
-        settle=() if sender != "unknown" else old.settle,
+        settle=old.settle if sender in ("unknown", old.sender) else (),
     )
     return dataclasses.replace(one, explained=changed)
