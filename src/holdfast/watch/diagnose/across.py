@@ -53,12 +53,7 @@ def refine(found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened]) -> lis
         elif id(one) in bursts:
             one = _in_burst(one, bursts[id(one)])
         elif id(one) in forgotten:
-            seconds = FORGOTTEN_NS // 1_000_000_000
-            fact = (
-                f"that host did not know {forgotten[id(one)]} connections within {seconds} s: it restarted, "
-            )
-            fact += "or a load balancer moved them"
-            one = told(one, one.explained.cause, "server", fact, 2)
+            one = _of_many_forgotten(one, forgotten[id(one)])
         refined.append(one)
     return refined
 
