@@ -6,11 +6,11 @@ PY := .venv/bin/python
 SETUP := tools/setup
 PYTEST := $(PY) -m pytest
 # Sources in the kernel's style, for clang-format.
-C_SOURCES := $(wildcard bpf/*.[ch] native/*.[ch])
-SCRIPTS := .ci/run tools/setup tools/kernel-test tests/vm/init
+C_SOURCES := $(wildcard bpf/*.[ch] native/*.[ch] tests/fuzz/*.c)
+SCRIPTS := .ci/run tools/setup tools/kernel-test tools/fuzz tests/vm/init
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format bench soak kernel-test docs clean
+.PHONY: help setup run test test-all lint format bench soak fuzz kernel-test docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ test: ## the core tests, at most 5 minutes
 	@timeout --foreground 300 $(PYTEST) -q -n 2 --dist loadfile -m "not slow and not bench"
 
 test-all: ## the tests that 'make test' leaves out, at most 20 minutes
-	@$(SETUP) test
+	@$(SETUP) test-all
 	@timeout --foreground 1200 $(PYTEST) -q -m "slow and not bench" --timeout 600
 
 lint: ## ruff, mypy --strict, clang-format, shellcheck, codespell
@@ -52,6 +52,10 @@ bench: ## measure what the documentation claims
 soak: ## a million resets: memory must stay flat
 	@$(SETUP) run
 	@$(PY) -m bench.soak
+
+fuzz: ## the capture core against what libFuzzer makes, for a minute
+	@$(SETUP) fuzz
+	@tools/fuzz 60
 
 kernel-test: ## the kernel tests on Debian's own kernel, in a virtual machine
 	@$(SETUP) kernel-test

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 
 from bench import report
+from bench.capture import Capture
 from bench.datagrams import Datagrams
 from bench.flooding import Flooding
 from bench.hooks import Hooks
@@ -15,9 +16,9 @@ from bench.programs import Programs
 from bench.slowdown import Slowdown
 from bench.tools import Tools, machine, say
 
-SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams")
-PROMISING = {"flood", "programs", "receive", "datagrams"}
-UNPRIVILEGED = {"receive", "datagrams"}
+SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams", "capture")
+PROMISING = {"flood", "programs", "receive", "datagrams", "capture"}
+UNPRIVILEGED = {"receive", "datagrams", "capture"}
 
 
 def main() -> None:
@@ -36,6 +37,8 @@ def main() -> None:
         Receive().run(verdicts)
     if "datagrams" in wanted:
         Datagrams().run(verdicts)
+    if "capture" in wanted:
+        Capture().run(verdicts)
     if set(wanted) - UNPRIVILEGED:
         watching(wanted, verdicts)
     if PROMISING & set(wanted):

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * holdfast._native: what is done for each message, where Python's own layer costs too much. Each concern
- * has a file of its own; policy and errors live in Python.
+ * holdfast._native: what is done for each message or packet, where Python's own layer costs too much. Each
+ * concern has a file of its own; policy and errors live in Python.
  */
+#include "native_capture.h"
 #include "native_receive.h"
 #include "native_datagrams.h"
 #include "native_front.h"
@@ -26,7 +27,7 @@ PyMODINIT_FUNC PyInit__native(void)
 	    PyModule_AddType(made, &front_type) ||
 	    PyModule_AddType(made, &inbox_type) ||
 	    PyModule_AddFunctions(made, datagram_methods) ||
-	    PyModule_AddFunctions(made, receive_methods) ||
+	    PyModule_AddFunctions(made, receive_methods) || add_capture(made) ||
 	    PyModule_AddIntConstant(made, "DEADLINE", WAIT_DEADLINE) ||
 	    PyModule_AddIntConstant(made, "WOKEN", WAIT_WOKEN))
 		Py_CLEAR(made);

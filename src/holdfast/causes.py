@@ -902,6 +902,23 @@ _RECEIVED = (
         rfc="RFC 9293 3.5.3",
     ),
     Cause(
+        "handshake_option_refused",
+        Family.RECEIVED,
+        "Something on the way to {peer} resets each handshake of {who} "
+        "that asks for ECN or a newer TCP option.",
+        (
+            "Find the device that resets what it does not know, and update it (RFC 3360 forbids this).",
+            "Set net.ipv4.tcp_ecn=0, or leave TCP Fast Open or Multipath "
+            "TCP out, for that destination until then.",
+        ),
+        why="An old firewall or load balancer takes reserved flags or an unknown option for an attack.",
+        rfc="RFC 3360 2.1",
+        ietf_code=17,
+        severity=Severity.ERROR,
+        not_made="Only a capture tells it, from two attempts: the one that "
+        "was refused and the one that was not.",
+    ),
+    Cause(
         "ignored_in_window",
         Family.RECEIVED,
         "A reset that claims to come from {peer} was close but not exact; {who} kept its connection.",

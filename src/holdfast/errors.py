@@ -256,6 +256,22 @@ class Cancelled(HoldfastError):
         return "Another thread cancelled this call."
 
 
+class MalformedCapture(HoldfastError, ValueError):
+    """These bytes are no capture that we can read.
+
+    Attributes:
+        path: the file. offset: where it stopped making sense, in its decompressed bytes.
+        what: what was found there, in words.
+    """
+
+    def __init__(self, path: str, offset: int, what: str) -> None:
+        super().__init__(path, offset, what)
+        self.path, self.offset, self.what = path, offset, what
+
+    def __str__(self) -> str:
+        return f"{self.path} is not a capture: {self.what} at byte {self.offset}."
+
+
 class GaveUp(HoldfastError):
     """The retry budget, the attempts or the time are spent.
 

@@ -19,7 +19,7 @@ import click
 from holdfast.cli.render import printable
 from holdfast.errors import HoldfastError, KernelUnavailable, UsageError
 
-COMMANDS = ("watch", "inspect", "doctor", "lab", "demo")
+COMMANDS = ("watch", "explain", "inspect", "doctor", "lab", "demo")
 """Every command, in the order of the help: ``holdfast.cli.<name>`` holds it as ``command``."""
 
 INTERRUPTED = 130
@@ -34,6 +34,7 @@ Exit codes:
   1    failed
   2    wrong usage
   3    not available on this kernel, or not without more rights
+  4    a capture was damaged: what came before was told (explain)
   130  interrupted
 
 \b
@@ -41,6 +42,7 @@ Examples:
   holdfast demo               make every kind of reset here and explain each
   holdfast watch              explain the resets of this host as they happen
   holdfast watch --json       one object per line, for another program
+  holdfast explain FILE       why each connection in a capture was reset
   holdfast inspect :443       what the kernel does to these connections now
   holdfast doctor             what this machine can tell, and what is missing
 """

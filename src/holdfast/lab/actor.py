@@ -32,7 +32,7 @@ FIONREAD, SIOCGIFFLAGS, IFF_RUNNING = 0x541B, 0x8913, 0x40
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_OFF_NO_PROBE = 19, 20, 21, -1
 RECEIVE_QUEUE, SEND_QUEUE = 1, 2
 SOL_PACKET, PACKET_OUTGOING, ETH_P_ALL = 263, 4, 3
-IPV6_HDRINCL, SO_RCVBUFFORCE = 36, 33
+IPV6_HDRINCL, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 36, 33, 35
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -361,17 +361,20 @@ class Actor:
         """Start to keep every datagram that enters or leaves this namespace."""
         self.sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self.sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        self.sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.sniffer.setblocking(False)
 
     def do_sniffed(self) -> list[list[Any]]:
-        """What came since the last call: whether it left this host, and its first 160 bytes."""
+        """What came since the last call: whether it left this host, its first 160 bytes, when, and where."""
         assert self.sniffer is not None, "sniff first"
         seen: list[list[Any]] = []
         with contextlib.suppress(BlockingIOError):
             while len(seen) < 2000:
-                data, address = self.sniffer.recvfrom(65536)
+                data, notes, _, address = self.sniffer.recvmsg(65536, 64)
                 if address[0] != "lo":
-                    seen.append([address[2] == PACKET_OUTGOING, data[:160].hex()])
+                    seconds, rest_ns = struct.unpack("@ll", notes[0][2])
+                    at_ns = seconds * 1_000_000_000 + rest_ns
+                    seen.append([address[2] == PACKET_OUTGOING, data[:160].hex(), at_ns, address[0]])
         return seen
 
 

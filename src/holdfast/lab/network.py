@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from holdfast.causes import Direction
 from holdfast.errors import KernelUnavailable
@@ -52,6 +52,15 @@ def addresses(number: int) -> dict[int, dict[str, str]]:
             "far": f"{four}.{low + 1}.1", "server": f"{four}.{low + 1}.2"},
         6: {"client": f"{six}:1::2", "near": f"{six}:1::1", "far": f"{six}:2::1", "server": f"{six}:2::2"},
     }  # fmt: skip
+
+
+class Captured(NamedTuple):
+    """A datagram as a host saw it: wall clock, device, whether it left, its first 160 bytes."""
+
+    time_ns: int
+    device: str
+    left: bool
+    data: bytes
 
 
 class Host(Remote):
@@ -110,8 +119,13 @@ class Host(Remote):
 
     def sniffed(self) -> list[tuple[bool, Datagram]]:
         """The TCP segments captured since the last call, with whether each left this host."""
-        rows = [(out, parse(bytes.fromhex(data))) for out, data in self.ask("sniffed")]
+        rows = [(one.left, parse(one.data)) for one in self.captured()]
         return [(out, made) for out, made in rows if made]
+
+    def captured(self) -> list[Captured]:
+        """The datagrams captured since the last call, of any protocol."""
+        rows = self.ask("sniffed")
+        return [Captured(at_ns, device, left, bytes.fromhex(data)) for left, data, at_ns, device in rows]
 
     def counters(self) -> dict[str, int]:
         """The namespace's TCP counters (``TcpOutRsts``, ``TcpExtTCPAbortOnClose``, ...)."""

@@ -26,11 +26,10 @@ from holdfast.events import Event, Segment
 from holdfast.watch.diagnose.received import (
     INJECTED_SCORE,
     injection_signs,
-    is_active_shape,
-    is_passive_shape,
     received_cause,
     ttl_difference,
 )
+from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
 
 ODD = segment(RST, window=1234, ip_id=777)  # fits no Linux sender
 TALKS_ON = sent("NO_SOCKET", state=None, segment=segment(ACK, data=9), mono_ns=NOW_NS + 1_000_000)

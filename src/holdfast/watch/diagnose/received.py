@@ -7,29 +7,14 @@ from collections.abc import Sequence
 
 from holdfast.causes import Basis
 from holdfast.events import Event, Evidence, Segment
-from holdfast.watch.diagnose.sent import ACK, RST, SYN, Verdict
+from holdfast.watch.diagnose.sent import Verdict
+from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
 
 INJECTED_SCORE = 6
 """From this score on a RST is called injected. No single sign weighs as much: it takes two or more."""
 
 SUSPECT_SCORE = 3
 """From this score on the sender is called unknown."""
-
-
-def is_active_shape(rst: Segment) -> bool:
-    """Whether this looks like Linux resetting by its own decision (``tcp_send_active_reset``).
-
-    RST and ACK, a window, and the connection's TCP options: measured on Linux 6.18, 6.1 the same.
-    """
-    return rst.flags & (RST | ACK | SYN) == RST | ACK and rst.window > 0 and rst.options_bytes > 0
-
-
-def is_passive_shape(rst: Segment) -> bool:
-    """Whether this looks like Linux, or netfilter's REJECT, answering a segment it has no connection for.
-
-    No window, no options, IP ID 0; RST alone if the segment had an ACK (RFC 9293 3.5.2).
-    """
-    return rst.window == 0 and rst.options_bytes == 0 and not rst.ip_id and rst.flags & ~(RST | ACK) == 0
 
 
 def received_cause(event: Event, arrived: Sequence[Event], answered: Sequence[Event]) -> tuple[Verdict, str]:

@@ -15,10 +15,16 @@ def stated_reason(rst: Segment) -> Evidence | None:
 
     The text is the sender's and hostile: faces must escape it.
     """
-    payload = rst.payload.rstrip(b"\0\r\n")
-    if payload.startswith(_MAGIC) and len(payload) >= 4:
-        code = int.from_bytes(payload[2:4], "big")
-        return Evidence(f"the RST carries reason code {code}: {IETF_CODES.get(code, 'not assigned')}", 2)
-    if len(payload) >= 3 and all(32 <= byte < 127 for byte in payload):
-        return Evidence(f"the RST carries the text {payload.decode('ascii')!r}", 2)
+    words = reason_in(rst.payload)
+    return None if words is None else Evidence(f"the RST carries {words}", 2)
+
+
+def reason_in(payload: bytes) -> str | None:
+    """The same in words: ``reason code 3: ...`` or ``the text '...'``; None if it is neither."""
+    said = payload.rstrip(b"\0\r\n")
+    if said.startswith(_MAGIC) and len(said) >= 4:
+        code = int.from_bytes(said[2:4], "big")
+        return f"reason code {code}: {IETF_CODES.get(code, 'not assigned')}"
+    if len(said) >= 3 and all(32 <= byte < 127 for byte in said):
+        return f"the text {said.decode('ascii')!r}"
     return None

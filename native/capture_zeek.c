@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * conn_state and history as Zeek would log them for the same flow, since its users know them. The rules are
+ * those of its TCPSessionAdapter and conn/main.zeek (6.x); checksums are not verified (zeek -C), and a gap
+ * is an acknowledgment of bytes that were never captured.
+ */
+#include "capture.h"
+
+#include <string.h>
+
+enum zeek_state {
+	INACTIVE,
+	SYN_SENT,
+	SYN_ACK_SENT,
+	PARTIAL,
+	ESTABLISHED,
+	CLOSED,
+	RESET
+};
+
+/* Letters that are written once, or again only when their sequence number differs. */
+enum {
+	WROTE_SYN = 1,
+	WROTE_FIN = 2,
+	WROTE_RST = 4,
+	WROTE_DATA = 8,
+	WROTE_ACK = 16,
+	WROTE_FIN_RST = 32,
+	WROTE_MULTI = 64
+};
+
+/* A SYN or RST further away than this does not move what is expected. */
+#define FAR (1 << 20)
+
+/* Ports of protocols that Zeek knows: it takes them for the server's when it saw no SYN. */
+static bool is_server_port(uint16_t port)
+{
+	static const uint16_t ports[] = {
+		20,   21,   22,	  23,	25,   53,   80,	  81,	88,
+		102,  110,  135,  139,	143,  161,  389,  443,	445,
+		502,  514,  515,  585,	587,  614,  631,  636,	666,
+		989,  990,  992,  993,	995,  1080, 1434, 1812, 1883,
+		2811, 3128, 3268, 3269, 3306, 3389, 5060, 5072, 5222,
+		5223, 5269, 5355, 5432, 5671, 6379, 6665, 6666, 6667,
+		6668, 6669, 6697, 8000, 8080, 8888, 20000
+	};
+
+	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++) {
+		if (ports[i] == port)
+			return true;
+	}
+	return false;
+}
+
+static void write_letter(struct flow *flow, char letter)
+{
+	if (flow->zeek_length < sizeof(flow->zeek_history) - 1)
+		flow->zeek_history[flow->zeek_length++] = letter;
+}
+
+static void write_by(struct flow *flow, uint8_t end, char letter)
+{
+	write_letter(flow,
+		     end == flow->originator ? letter : (char)(letter | 0x20));
+}
+
+/* Write the letter unless this end wrote one of its kind; gives whether it had. */
+static bool wrote(struct flow *flow, uint8_t end, uint32_t kind, char letter)
+{
+	uint32_t bit = end == flow->originator ? kind : kind << 16;
+
+	if (flow->zeek_letters & bit)
+		return true;
+	flow->zeek_letters |= bit;
+	write_by(flow, end, letter);
+	return false;
+}
+
+/* The first time, the 10th, the 100th ... */
+static void write_scaled(struct flow *flow, uint8_t end, uint32_t *count,
+			 char letter)
+{
+	uint32_t at = ++*count;
+
+	while (at % 10 == 0 && at)
+		at /= 10;
+	if (at == 1)
+		write_by(flow, end, letter);
+}
+
+void zeek_begin(struct flow *flow, const struct segment *seg)
+{
+	uint16_t src = seg->key.port[seg->from],
+		 dst = seg->key.port[!seg->from];
+	bool flip = false;
+
+	if ((!(seg->flags & SYN) || seg->flags & ACK) && is_server_port(src))
+		flip = is_server_port(dst) ? !(seg->flags & SYN) && src < dst :
+					     true;
+	flow->originator = flip ? !seg->from : seg->from;
+	if (flip)
+		write_letter(flow, '^');
+}
+
+static void become(struct side *end, enum zeek_state state)
+{
+	if (end->zeek_state == state)
+		return;
+	end->zeek_before = end->zeek_state;
+	end->zeek_state = (uint8_t)state;
+}
+
+static void start_at(struct side *end, uint32_t seq, uint32_t last)
+{
+	end->zeek_start = end->zeek_ack = seq;
+	end->zeek_last = last;
+}
+
+static void begin_end(struct side *end, const struct segment *seg,
+		      uint32_t past)
+{
+	bool syn = seg->flags & SYN;
+
+	switch (end->zeek_state) {
+	case INACTIVE:
+		if (syn)
+			start_at(end, seg->seq, past);
+		else
+			start_at(end, seg->seq - 1, seg->seq);
+		break;
+	case SYN_SENT:
+	case SYN_ACK_SENT:
+		if (syn && seg->seq != end->zeek_start)
+			start_at(end, seg->seq, past);
+		break;
+	case ESTABLISHED:
+	case PARTIAL:
+		if (syn)
+			start_at(end, seg->seq, past);
+		break;
+	case RESET:
+		if (syn && end->zeek_before == INACTIVE)
+			start_at(end, seg->seq, past);
+		break;
+	}
+}
+
+static void write_flag(struct flow *flow, uint8_t from, uint32_t kind,
+		       char letter, uint32_t seq, uint32_t *last)
+{
+	if (wrote(flow, from, kind, letter) && seq != *last)
+		write_by(flow, from, letter);
+	*last = seq;
+}
+
+static void write_history(struct flow *flow, struct side *end,
+			  const struct segment *seg)
+{
+	struct side_rare *rare = &flow->rare[seg->from];
+	uint16_t flags = seg->flags & (SYN | FIN | RST);
+	uint32_t seq = seg->seq - end->zeek_start;
+
+	if (flags == SYN)
+		write_flag(flow, seg->from, WROTE_SYN,
+			   seg->flags & ACK ? 'H' : 'S', seq,
+			   &rare->zeek_last_syn);
+	else if (flags == FIN)
+		write_flag(flow, seg->from, WROTE_FIN, 'F',
+			   seq + seg->payload_bytes, &rare->zeek_last_fin);
+	else if (flags == RST)
+		write_flag(flow, seg->from, WROTE_RST, 'R', seq,
+			   &rare->zeek_last_rst);
+	else if ((flags & (FIN | RST)) == (FIN | RST))
+		wrote(flow, seg->from, WROTE_FIN_RST, 'I');
+	else if (flags)
+		wrote(flow, seg->from, WROTE_MULTI, 'Q');
+	else if (seg->payload_bytes)
+		wrote(flow, seg->from, WROTE_DATA, 'D');
+	else if (seg->flags & ACK)
+		wrote(flow, seg->from, WROTE_ACK, 'A');
+}
+
+static void take_ack(struct flow *flow, struct side *end, struct side *peer,
+		     const struct segment *seg)
+{
+	int32_t ahead;
+
+	if (peer->zeek_state == INACTIVE) {
+		start_at(peer, seg->ack - 1, seg->ack - 1);
+		return;
+	}
+	ahead = (int32_t)(seg->ack - peer->zeek_ack);
+	if ((int32_t)(seg->ack - peer->zeek_start) < 0 || seg->flags & RST ||
+	    ahead <= 0 || (seg->ack == 0 && ahead > FAR))
+		return;
+	if ((int32_t)(seg->ack - peer->zeek_last) > 0 &&
+	    end->zeek_state == ESTABLISHED && peer->zeek_state == ESTABLISHED &&
+	    !(seg->flags & FIN))
+		write_scaled(flow, !seg->from,
+			     &flow->rare[!seg->from].zeek_gaps, 'G');
+	peer->zeek_ack = seg->ack;
+}
+
+static void take_sequence(struct flow *flow, struct side *end,
+			  const struct segment *seg, uint32_t past)
+{
+	int32_t ahead = (int32_t)(past - end->zeek_last);
+
+	if (seg->flags & (SYN | RST) && (ahead > FAR || ahead < -FAR))
+		return;
+	if (seg->flags & FIN && end->zeek_last == end->zeek_start + 1)
+		end->zeek_last = past;
+	else if (end->zeek_state == RESET)
+		return;
+	else if (ahead > 0)
+		end->zeek_last = past;
+	else if (seg->payload_bytes)
+		write_scaled(flow, seg->from,
+			     &flow->rare[seg->from].zeek_retransmits, 'T');
+}
+
+/* The SYN comes after the SYN with ACK that answers it: what was taken for the responder began it. */
+static void flip(struct flow *flow)
+{
+	flow->originator = !flow->originator;
+	flow->zeek_letters =
+		flow->zeek_letters << 16 | flow->zeek_letters >> 16;
+	write_letter(flow, '^');
+}
+
+static void first_syn(struct flow *flow, struct side *end, struct side *peer,
+		      const struct segment *seg)
+{
+	if (seg->from == flow->originator) {
+		become(end, seg->flags & ACK ? SYN_ACK_SENT : SYN_SENT);
+		return;
+	}
+	if (!(seg->flags & ACK) && peer->zeek_state == SYN_ACK_SENT &&
+	    seg->seq == end->zeek_start) {
+		flip(flow);
+		become(peer, ESTABLISHED);
+	}
+	if (peer->zeek_state == SYN_SENT)
+		become(peer, ESTABLISHED);
+	become(end, ESTABLISHED);
+}
+
+static void from_inactive(struct flow *flow, struct side *end,
+			  struct side *peer, const struct segment *seg)
+{
+	if (seg->flags & SYN)
+		first_syn(flow, end, peer, seg);
+	if (seg->flags & FIN)
+		become(end, CLOSED);
+	if (seg->flags & RST)
+		become(end, RESET);
+	if (end->zeek_state != INACTIVE)
+		return;
+	/* Some stacks acknowledge a SYN before they answer it. */
+	if (seg->from != flow->originator && !seg->payload_bytes &&
+	    peer->zeek_state == SYN_SENT)
+		return;
+	become(end, seg->flags & ACK && peer->zeek_state == ESTABLISHED ?
+			    ESTABLISHED :
+			    PARTIAL);
+}
+
+static void from_established(struct side *end, struct side *peer,
+			     uint16_t flags)
+{
+	if (flags & SYN && !(flags & ACK) && end->zeek_state == PARTIAL &&
+	    peer->zeek_state == INACTIVE)
+		become(end, SYN_SENT);
+	if (flags & FIN && !(flags & RST)) {
+		become(end, CLOSED);
+		/* FIN, RST, and now the peer's FIN: it ended well after all. */
+		if (peer->zeek_state == RESET && peer->zeek_before == CLOSED)
+			become(peer, CLOSED);
+	}
+	if (flags & RST)
+		become(end, RESET);
+}
+
+static void move(struct flow *flow, struct side *end, struct side *peer,
+		 const struct segment *seg)
+{
+	switch (end->zeek_state) {
+	case INACTIVE:
+		from_inactive(flow, end, peer, seg);
+		break;
+	case SYN_SENT:
+	case SYN_ACK_SENT:
+		if (seg->flags & FIN)
+			become(end, CLOSED);
+		if (seg->flags & RST)
+			become(end, RESET);
+		break;
+	case ESTABLISHED:
+	case PARTIAL:
+		from_established(end, peer, seg->flags);
+		break;
+	case CLOSED:
+		if (seg->flags & RST && peer->zeek_state != CLOSED)
+			become(end, RESET);
+		break;
+	}
+}
+
+/* Whether a segment in order on an established connection would only move zeek_last and zeek_ack. */
+bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg)
+{
+	const struct side *end = &flow->side[seg->from];
+	const struct side *peer = &flow->side[!seg->from];
+	uint32_t kind = seg->payload_bytes ? WROTE_DATA : WROTE_ACK;
+	uint32_t bit = seg->from == flow->originator ? kind : kind << 16;
+
+	return end->zeek_state == ESTABLISHED &&
+	       peer->zeek_state == ESTABLISHED && flow->zeek_letters & bit &&
+	       end->zeek_last == seg->seq &&
+	       (int32_t)(seg->ack - peer->zeek_last) <= 0 &&
+	       (int32_t)(seg->ack - peer->zeek_start) >= 0;
+}
+
+void zeek_count(struct flow *flow, const struct segment *seg)
+{
+	struct side *end = &flow->side[seg->from],
+		    *peer = &flow->side[!seg->from];
+	uint32_t length = (seg->flags & RST ? 0 : seg->payload_bytes) +
+			  (seg->flags & SYN ? 1 : 0) +
+			  (seg->flags & FIN ? 1 : 0);
+	uint32_t past = seg->seq + length;
+
+	if (end->zeek_state == INACTIVE || seg->flags & SYN)
+		begin_end(end, seg, past);
+	write_history(flow, end, seg);
+	if (seg->window == 0 && !(seg->flags & RST) &&
+	    peer->zeek_state != CLOSED && end->zeek_state != RESET)
+		write_scaled(flow, seg->from,
+			     &flow->rare[seg->from].zeek_zero_windows, 'W');
+	if (seg->flags & FIN)
+		flow->rare[seg->from].zeek_fin = true;
+	if (seg->flags & ACK)
+		take_ack(flow, end, peer, seg);
+	take_sequence(flow, end, seg, past);
+	if (end->zeek_state == INACTIVE || seg->flags & (SYN | FIN | RST))
+		move(flow, end, peer, seg);
+}
+
+/* ---- conn_state */
+
+static bool sent_nothing(const struct flow *flow, uint8_t from)
+{
+	const struct side *end = &flow->side[from], *peer = &flow->side[!from];
+	uint32_t size;
+
+	if (end->zeek_before == SYN_SENT && end->zeek_state == RESET &&
+	    peer->zeek_state == INACTIVE && end->zeek_ack - end->zeek_start > 1)
+		return true;
+	size = (int32_t)(end->zeek_last - end->zeek_ack) > 0 ? end->zeek_last :
+							       end->zeek_ack;
+	return size - end->zeek_start <= (flow->rare[from].zeek_fin ? 2 : 1);
+}
+
+/* S, then no answer that counts, then R. */
+static bool is_lone_syn(const char *history)
+{
+	if (*history == '^')
+		history++;
+	if (*history++ != 'S')
+		return false;
+	history += strcspn(history, "HAFGIQR");
+	return *history == 'R';
+}
+
+/* conn_state of a flow that has ended. */
+const char *zeek_conclude(const struct flow *flow)
+{
+	const struct side *orig = &flow->side[flow->originator];
+	const struct side *resp = &flow->side[!flow->originator];
+	bool silent_orig =
+		orig->zeek_state == INACTIVE || orig->zeek_state == PARTIAL;
+	bool silent_resp =
+		resp->zeek_state == INACTIVE || resp->zeek_state == PARTIAL;
+
+	if (resp->zeek_state == RESET) {
+		if (orig->zeek_state == SYN_SENT ||
+		    orig->zeek_state == SYN_ACK_SENT ||
+		    (orig->zeek_state == RESET && sent_nothing(flow, 0) &&
+		     sent_nothing(flow, 1)))
+			return "REJ";
+		return silent_orig ? "RSTRH" : "RSTR";
+	}
+	if (orig->zeek_state == RESET) {
+		if (!silent_resp)
+			return "RSTO";
+		return is_lone_syn(flow->zeek_history) ? "RSTOS0" : "OTH";
+	}
+	if (orig->zeek_state == CLOSED && resp->zeek_state == CLOSED)
+		return "SF";
+	if (orig->zeek_state == CLOSED)
+		return silent_resp ? "SH" : "S2";
+	if (resp->zeek_state == CLOSED)
+		return silent_orig ? "SHR" : "S3";
+	if (orig->zeek_state == SYN_SENT && resp->zeek_state == INACTIVE)
+		return "S0";
+	return orig->zeek_state == ESTABLISHED &&
+			       resp->zeek_state == ESTABLISHED ?
+		       "S1" :
+		       "OTH";
+}

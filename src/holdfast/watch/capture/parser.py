@@ -1,0 +1,45 @@
+"""What a parser of captures does, and which one there is: the compiled one, or the same in Python."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Parser(Protocol):
+    """Bytes of files in, records and rows of :mod:`holdfast.watch.capture.columns` out."""
+
+    def begin_file(self, source: int, /) -> None:
+        """Expect a file from its first byte."""
+
+    def feed(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Take what is complete; gives how many bytes. The rest must come again, with more behind it."""
+
+    def damaged(self) -> bool:
+        """Whether the file stopped making sense: nothing more of it is taken."""
+
+    def end_file(self, left_bytes: int, /) -> tuple[int, str, int] | None:
+        """None, or the offset and kind of the damage, and whether it is no capture at all."""
+
+    def finish(self) -> None:
+        """Give every flow that is open."""
+
+    def records(self) -> bytes:
+        """Flows with evidence that are complete, since the last call."""
+
+    def rows(self) -> bytes:
+        """All flows that are complete, since the last call."""
+
+    def counts(self) -> bytes:
+        """What was counted so far."""
+
+
+def new_parser(max_flows: int, ring_bytes: int, *, rows: bool) -> Parser:
+    """The fastest parser that this installation has."""
+    try:
+        from holdfast._native import Capture
+    except ImportError:
+        from holdfast.watch.capture.portable import Capture as Portable
+
+        return Portable(max_flows, ring_bytes, rows)
+    return Capture(max_flows, ring_bytes, rows)

@@ -1,0 +1,193 @@
+"""The flow table: finds the flow of a segment, ends flows whose time is up, bounds what is remembered."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import islice
+
+from holdfast.watch.capture.flow import AFTER_RST_PACKETS, RING_PACKETS, RST, SYN, ClientBy, EndedBy
+from holdfast.watch.capture.portable import give, zeek
+from holdfast.watch.capture.portable.flow import Flow
+from holdfast.watch.capture.portable.segment import Counts, Key, Segment
+
+LINGER_NS = 10 * 10**9
+OPENING_NS = 130 * 10**9
+_CHUNK_PACKETS = 4
+_CHUNK_BYTES = 256
+_EVICT_SAMPLE = 16
+_NOT, _CLOSED, _OPENING, _EVIDENCE = range(4)
+_LIMIT_NS = {_CLOSED: LINGER_NS, _OPENING: OPENING_NS}
+_HOW_OVER = {_CLOSED: EndedBy.CLOSED, _OPENING: EndedBy.IDLE}
+
+
+class Table:
+    """All flows that are open."""
+
+    def __init__(self, counts: Counts, max_flows: int, ring_bytes: int, want_rows: bool) -> None:
+        self._counts = counts
+        self._max_flows = max_flows
+        self._max_chunks = ring_bytes // _CHUNK_BYTES
+        self._chunks_held = 0
+        self._want_rows = want_rows
+        self._flows: dict[Key, Flow] = {}
+        self._waiting: dict[int, OrderedDict[Key, Flow]] = {
+            which: OrderedDict() for which in (_CLOSED, _OPENING, _EVIDENCE)
+        }
+        self._records: list[bytes] = []
+        self._rows: list[bytes] = []
+
+    def take(self, seg: Segment) -> None:
+        """Count one segment into its flow."""
+        self._expire(seg.time_ns)
+        flow = self._flows.get(seg.key)
+        if seg.icmp_kind:
+            if flow is not None:
+                flow.count_icmp(seg)
+                self._wait_on(flow)
+            return
+        if flow is not None and flow.is_reused(seg):
+            self._end(flow, EndedBy.REUSED)
+            flow = None
+        if flow is None:
+            flow = self._begin(seg)
+        self._count(flow, seg)
+
+    def finish(self) -> None:
+        """Give every flow that is open."""
+        for flow in list(self._flows.values()):
+            self._end(flow, EndedBy.CAPTURE)
+
+    def take_records(self) -> bytes:
+        """Records of flows that ended, since the last call."""
+        whole, self._records = b"".join(self._records), []
+        return whole
+
+    def take_rows(self) -> bytes:
+        """Rows of flows that ended, since the last call."""
+        whole, self._rows = b"".join(self._rows), []
+        return whole
+
+    # ---- one flow
+
+    def _begin(self, seg: Segment) -> Flow:
+        if len(self._flows) == self._max_flows:
+            oldest = min(islice(self._flows.values(), _EVICT_SAMPLE), key=lambda flow: flow.last_ns)
+            self._counts.evicted += 1
+            self._end(oldest, EndedBy.EVICTED)
+        flow = Flow(
+            seg.key,
+            seg.tunnel,
+            seg.vlan,
+            seg.origin[0],
+            seg.number,
+            first_ns=seg.time_ns,
+            last_ns=seg.time_ns,
+        )
+        flow.guess_client(seg)
+        zeek.begin(flow, seg)
+        self._flows[seg.key] = flow
+        self._counts.connections += 1
+        return flow
+
+    def _count(self, flow: Flow, seg: Segment) -> None:
+        place = flow.places
+        flow.places += 1
+        self._remember(flow, seg, place)
+        rst = bool(seg.flags & RST)
+        if rst:
+            flow.describe_rst(seg, place)
+        if seg.flags & SYN and not rst and flow.client_by > ClientBy.SYN_ACK:
+            flow.guess_client(seg)
+        zeek.count(flow, seg)
+        if seg.time_ns < flow.last_ns:
+            flow.backwards += 1
+        else:
+            flow.last_ns = seg.time_ns
+        flow.count_copy(seg)
+        flow.count_packet(seg)
+        if rst:
+            flow.count_rst(seg)
+        else:
+            flow.count_other(seg)
+            if flow.fins == 3 and not flow.closed:
+                flow.closed = 3
+                if flow.evidence is None:
+                    self._shrink_ring(flow)
+        evidence = flow.evidence
+        if evidence is not None:
+            if rst:
+                evidence.after_left = AFTER_RST_PACKETS + 1
+            if evidence.after_left:
+                evidence.after_left -= 1
+                flow.keep_packets(place)
+        self._wait_on(flow)
+
+    def _end(self, flow: Flow, ended_by: EndedBy) -> None:
+        self._counts.reset_connections += any(side.rsts for side in flow.sides)
+        if self._want_rows or flow.evidence is not None:
+            row = give.row(flow, ended_by)
+            if self._want_rows:
+                self._rows.append(row)
+            if flow.evidence is not None:
+                self._records.append(give.record(flow, row))
+        if flow.waiting:
+            del self._waiting[flow.waiting][flow.key]
+        self._chunks_held -= flow.chunks
+        del self._flows[flow.key]
+
+    # ---- rings
+
+    def _remember(self, flow: Flow, seg: Segment, place: int) -> None:
+        at = place - flow.ring_base
+        if not flow.ring_size and at == flow.chunks * _CHUNK_PACKETS:
+            room = self._chunks_held < self._max_chunks
+            if flow.chunks < RING_PACKETS // _CHUNK_PACKETS and (room or not flow.chunks):
+                flow.chunks += 1
+                self._chunks_held += 1
+            else:
+                flow.ring_size = flow.chunks * _CHUNK_PACKETS
+                self._counts.without_packets += flow.ring_size < RING_PACKETS
+        if flow.ring_size:
+            flow.ring[at % flow.ring_size] = seg
+        else:
+            flow.ring.append(seg)
+
+    def _shrink_ring(self, flow: Flow) -> None:
+        last = flow.places - 1
+        at = last - flow.ring_base
+        if flow.ring_size:
+            at %= flow.ring_size
+        first = at - at % _CHUNK_PACKETS
+        flow.ring = flow.ring[first : at + 1]
+        self._chunks_held -= flow.chunks - 1
+        flow.chunks, flow.ring_size = 1, 0
+        flow.ring_base = last - at % _CHUNK_PACKETS
+
+    # ---- whose time is up
+
+    def _wait_on(self, flow: Flow) -> None:
+        if flow.closed:
+            self._wait(flow, _CLOSED)
+        elif flow.evidence is not None:
+            self._wait(flow, _EVIDENCE)
+        elif not flow.beyond_syn:
+            self._wait(flow, _OPENING)
+        else:
+            self._wait(flow, _NOT)
+
+    def _wait(self, flow: Flow, which: int) -> None:
+        if flow.waiting:
+            del self._waiting[flow.waiting][flow.key]
+        flow.waiting = which
+        if which:
+            self._waiting[which][flow.key] = flow
+
+    def _expire(self, now_ns: int) -> None:
+        for which, limit_ns in _LIMIT_NS.items():
+            waiting = self._waiting[which]
+            while waiting:
+                flow = next(iter(waiting.values()))
+                if not limit_ns < now_ns - flow.last_ns < 1 << 63:
+                    break
+                self._end(flow, _HOW_OVER[which])

@@ -1,0 +1,200 @@
+"""Reads capture files, one after the other, into flows."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import MalformedCapture, UsageError
+from holdfast.watch.capture import columns, stream
+from holdfast.watch.capture.flow import Damage, Progress
+from holdfast.watch.capture.parser import Parser, new_parser
+from holdfast.watch.capture.reading import Reading
+
+_CHUNK_BYTES = 1 << 18  # the kernel's copy is still in the cache when it is parsed
+_HEAD_BYTES = (1 << 20) + (1 << 16)  # more than the longest record, which may be left over
+
+
+class _Source:
+    """One file, in pieces that begin where the parser stopped.
+
+    The bytes are read to where a page begins: the kernel copies to an odd address up to seven times slower.
+    What the parser left is put just before that.
+    """
+
+    def __init__(self, raw: stream.RawFile) -> None:
+        self.raw = raw
+        self._stream, self.compressed = stream.decompressed(raw)
+        self._memory = mmap.mmap(-1, _HEAD_BYTES + _CHUNK_BYTES)
+        self._view = memoryview(self._memory)
+        self._into = self._view[_HEAD_BYTES:]
+        self._start = self._end = _HEAD_BYTES
+
+    def read(self) -> memoryview | None:
+        """All that is there and not taken; None if nothing more came within 0.2 s, empty at the end."""
+        count = self._stream.readinto(self._into)
+        if not count:
+            return None if count is None else self._view[:0]
+        self._end = _HEAD_BYTES + count
+        return self._view[self._start : self._end]
+
+    def took(self, count: int) -> None:
+        """Keep what the parser did not take in front of what is read next."""
+        left = self._view[self._start + count : self._end]
+        self._start = _HEAD_BYTES - len(left)
+        self._end = _HEAD_BYTES
+        self._view[self._start : _HEAD_BYTES] = bytes(left)
+
+    @property
+    def left_bytes(self) -> int:
+        """How many bytes the parser has not taken."""
+        return self._end - self._start
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class FileReading(Reading):
+    """The flows of capture files, one file after the other."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        parser: Parser,
+        on_progress: Callable[[Progress], None] | None,
+        on_connections: Callable[[Any], None] | None,
+    ) -> None:
+        super().__init__(parser, on_progress, on_connections)
+        self._paths = list(paths)
+        self._next_path = 0
+        self._source: _Source | None = None
+        self._read_bytes = 0  # of the files that are finished
+        sizes = [_size(path) for path in self._paths]
+        self._total_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def _step(self) -> None:
+        if self._stopped or (self._source is None and self._next_path == len(self._paths)):
+            self._finish()
+        elif self._source is None:
+            self._source = _Source(stream.RawFile(self._paths[self._next_path]))
+            self._parser.begin_file(self._next_path)
+            self._next_path += 1
+        else:
+            self._read(self._source)
+
+    def _where(self) -> tuple[str, int, int | None]:
+        current = self._source.raw.read_bytes if self._source is not None else 0
+        return self._paths[max(0, self._next_path - 1)], self._read_bytes + current, self._total_bytes
+
+    def _read(self, source: _Source) -> None:
+        try:
+            data = source.read()
+        except stream.errors() as why:
+            self._end_file(source, str(why) or type(why).__name__)
+            return
+        if data is None:
+            return
+        if not data:
+            self._end_file(source)
+            return
+        taken = self._parser.feed(data)
+        if self._parser.damaged():
+            self._end_file(source)
+        else:
+            source.took(taken)
+
+    def _end_file(self, source: _Source, broken: str | None = None) -> None:
+        damage = self._parser.end_file(source.left_bytes)
+        path = source.raw.path
+        self._read_bytes += source.raw.read_bytes
+        source.close()
+        self._source = None
+        if damage is None and broken is None:
+            return
+        offset, what, hopeless = damage or (0, "", 0)
+        if broken is None and source.compressed and not offset and not source.left_bytes:
+            broken = "the compressed file ends early"
+        if broken is not None:
+            what = broken
+        elif hopeless:
+            raise MalformedCapture(path, offset, what)
+        self._damage.append(Damage(path, offset, what))
+
+    def _finish(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        self._parser.finish()
+        self._done = True
+
+
+def _size(path: str) -> int | None:
+    raw = stream.RawFile(path)
+    raw.close()
+    return raw.total_bytes
+
+
+def _first_ns(path: str) -> int | None:
+    """The time of a file's first packet; None if it has none, or can be read only once."""
+    raw = stream.RawFile(path)
+    if not raw.regular:
+        raw.close()
+        return None
+    source = _Source(raw)
+    parser = new_parser(1, 0, rows=False)
+    parser.begin_file(0)
+    try:
+        data = source.read()
+        if data:
+            parser.feed(data)
+    except stream.errors():
+        return None  # reading says what is wrong with it
+    finally:
+        source.close()
+    counts = columns.COUNTS_LAYOUT.unpack(parser.counts())
+    return counts[2] if counts[0] else None
+
+
+def _in_order(paths: list[str]) -> list[str]:
+    """Rotated files by the time of their first packet; where that is not known, as they were given."""
+    times = [_first_ns(path) for path in paths]
+    if None in times:
+        return paths
+    return [path for _, path in sorted(zip(times, paths, strict=True), key=lambda pair: pair[0] or 0)]
+
+
+def read_captures(
+    paths: Sequence[str | Path],
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_connections: Callable[[Any], None] | None = None,
+    max_flows: int = 1_000_000,
+    ring_bytes: int = 96 << 20,
+) -> Reading:
+    """Every connection with a RST or an ICMP error in these files.
+
+    Args:
+        paths: files of ONE vantage (rotated ones are read in the order of their first packets); ``-`` is
+            standard input. Two vantages are two readings.
+        on_progress: called about ten times a second, in the thread that iterates.
+        on_connections: called with a numpy structured array for up to 65,536 finished connections, reset or
+            not, with the fields of :data:`holdfast.watch.capture.columns.CONNECTION`; needs numpy.
+        max_flows: how many connections may be open at once; more evict the longest silent of a sample.
+        ring_bytes: for the last packets of open connections; less means fewer packets each.
+
+    Raises:
+        UsageError: a file cannot be opened, or its compression needs a library that is not installed.
+        MalformedCapture: (while iterating) a file is no capture at all; what is damaged later in a file is
+            in ``summary.damage``.
+    """
+    names = [str(path) for path in paths]
+    if not names:
+        raise UsageError("There is nothing to read: name at least one capture.")
+    if len(names) > 1:
+        names = _in_order(names)
+    parser = new_parser(max_flows, ring_bytes, rows=on_connections is not None)
+    return FileReading(names, parser, on_progress, on_connections)

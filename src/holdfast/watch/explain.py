@@ -1,0 +1,254 @@
+"""Reads captures and judges them: from files to records, whatever shows them."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from holdfast.events import Endpoint
+from holdfast.watch.capture import wire
+from holdfast.watch.capture.flow import Progress, Summary
+from holdfast.watch.capture.live import listen
+from holdfast.watch.capture.read import read_captures
+from holdfast.watch.capture.reading import Reading
+from holdfast.watch.diagnose.across import Opened, Ttls, refine
+from holdfast.watch.diagnose.explained import Explained
+from holdfast.watch.diagnose.judge import Judged, judge
+from holdfast.watch.diagnose.vantages import Key, Sighting, Vantage, join, key_of
+
+CONNECTIONS = 500_000
+"""So many connections of a capture are remembered to hold others against them, the latest ones."""
+
+WINDOWS = 5_000
+"""So many reset connections keep the segments around their RST, for diagrams: about 10 kB each."""
+
+RECORDS = 200_000
+"""So many reset connections are told of at most; a capture with more is counted, see ``Told.untold``."""
+
+_FIELDS = ["client", "server", "client_port", "server_port", "syn_ns", "syn_ack_ns", "client_syn_flags",
+           "client_syn_options", "client_isn", "server_isn", "client_ttl_min", "client_ttl_max",
+           "server_ttl_min", "server_ttl_max"]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was found: records in the order in which they were found, what each reading told, and the rest.
+
+    ``untold``: reset connections that were judged after :data:`RECORDS` others, and left out.
+    ``compared``: whether they could be held against the other connections, for which numpy is needed.
+    """
+
+    found: list[Explained]
+    reads: list[Summary]
+    untold: int
+    compared: bool = True
+
+
+class _Connections:
+    """Every connection of a capture, reset or not, as far as the rules about several need it."""
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+        self._count = 0
+
+    def take(self, rows: Any) -> None:
+        """Remember a batch; the oldest gives way."""
+        self._batches.append(rows[_FIELDS].copy())
+        self._count += len(rows)
+        while len(self._batches) > 1 and self._count - len(self._batches[0]) >= CONNECTIONS:
+            self._count -= len(self._batches.pop(0))
+
+    def ttls(self, wanted: Collection[str]) -> Ttls:
+        """Lowest and highest TTL of what each of these addresses sent."""
+        found: Ttls = {}
+        for batch in self._batches:
+            for side in ("client", "server"):
+                columns = (
+                    batch[side].tolist(),
+                    batch[f"{side}_ttl_min"].tolist(),
+                    batch[f"{side}_ttl_max"].tolist(),
+                )
+                for raw, low, high in zip(*columns, strict=True):
+                    if low and (ip := wire.address(bytes(raw))) in wanted:
+                        known = found.get(ip, (low, high))
+                        found[ip] = min(known[0], low), max(known[1], high)
+        return found
+
+    def opened(self, wanted: Collection[Endpoint]) -> Iterator[Opened]:
+        """Connections to these servers whose SYN was accepted."""
+        ports = {end.port for end in wanted}
+        for batch in self._batches:
+            for row in batch[(batch["syn_ns"] > 0) & (batch["syn_ack_ns"] > 0)]:
+                if int(row["server_port"]) not in ports:
+                    continue
+                server = Endpoint(wire.address(bytes(row["server"])), int(row["server_port"]))
+                if server in wanted:
+                    client = wire.address(bytes(row["client"]))
+                    yield Opened(client, server, int(row["syn_ns"]), int(row["client_syn_flags"]),
+                                 int(row["client_syn_options"]))  # fmt: skip
+
+    def sightings(self) -> dict[Key, Sighting]:
+        """All of them, by what is the same at another vantage."""
+        found: dict[Key, Sighting] = {}
+        for batch in self._batches:
+            for row in batch:
+                isns = (int(row["client_isn"]), int(row["server_isn"]))
+                seen = Sighting(_span(row, "client"), _span(row, "server"))
+                if row["syn_ns"] and row["syn_ack_ns"]:
+                    found[isns] = seen
+                client = Endpoint(wire.address(bytes(row["client"])), int(row["client_port"]))
+                server = Endpoint(wire.address(bytes(row["server"])), int(row["server_port"]))
+                found[key_of((None, None), client, server)] = seen
+        return found
+
+
+def _span(row: Any, side: str) -> tuple[int, int] | None:
+    low, high = int(row[f"{side}_ttl_min"]), int(row[f"{side}_ttl_max"])
+    return (low, high) if low else None
+
+
+class Explaining:
+    """Explains captures; :meth:`stop` ends the reading early, and what was found by then is told.
+
+    Args:
+        vantages: one list of files for each place at which the same traffic was captured; the first is the
+            one that is told, the others only testify.
+        on_progress: called about ten times a second.
+        interface: listen to this one instead, from now on until :meth:`stop`.
+        on_found: called with each record as it is found, before others can shed light on it.
+
+    Raises:
+        KernelUnavailable, UsageError: the interface cannot be listened to.
+    """
+
+    def __init__(
+        self,
+        vantages: Sequence[Sequence[str]],
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        interface: str | None = None,
+        on_found: Callable[[Explained], None] | None = None,
+    ) -> None:
+        self._vantages = vantages if interface is None else [[interface]]
+        self.on_progress = on_progress
+        self._on_found = on_found
+        self._heard = _Connections()
+        self._live = None
+        if interface is not None:
+            self._live = listen(interface, on_progress=self._progress, on_connections=_taking(self._heard))
+        self._reading: Reading | None = None
+        self._stopped = False
+        self.resets = 0
+        """Reset connections found so far."""
+
+    def stop(self) -> None:
+        """Read no further. Safe in a signal handler."""
+        self._stopped = True
+        if self._reading is not None:
+            self._reading.stop()
+
+    def run(self) -> Told:
+        """Read and judge everything.
+
+        Raises:
+            UsageError, MalformedCapture: as :func:`holdfast.watch.capture.read.read_captures`.
+        """
+        # Listening may go on for days: what little the rest leaves behind would add up.
+        with nullcontext() if self._live is not None else _uncollected():
+            read = [self._read(paths) for paths in self._vantages]
+        ours, connections, summary, untold = read[0]
+        told = _refined(ours, connections)
+        for paths, (theirs, their_connections, their_summary, _) in zip(
+            self._vantages[1:], read[1:], strict=True
+        ):
+            told = join(
+                told, _vantage(paths, _refined(theirs, their_connections), their_connections, their_summary)
+            )
+        return Told(
+            [one.explained for one in told], [summary, *(one[2] for one in read[1:])], untold, _has_numpy()
+        )
+
+    def _open(self, paths: Sequence[str], seen: _Connections) -> Reading:
+        if self._live is not None:
+            return self._live
+        return read_captures(paths, on_progress=self._progress, on_connections=_taking(seen))
+
+    def _progress(self, progress: Progress) -> None:
+        if self.on_progress is not None:
+            self.on_progress(progress)
+
+    def _read(self, paths: Sequence[str]) -> tuple[list[Judged], _Connections, Summary, int]:
+        connections = self._heard if self._live is not None else _Connections()
+        reading = self._open(paths, connections)
+        self._reading = reading
+        if self._stopped:
+            reading.stop()
+        found: list[Judged] = []
+        untold = 0
+        name = ", ".join(paths)
+        for flow in reading:
+            one = judge(flow, name)
+            if one is None:
+                continue
+            self.resets += 1
+            if self._on_found is not None:
+                self._on_found(one.explained)
+            if len(found) < RECORDS:
+                found.append(one if len(found) < WINDOWS else _without_window(one))
+            else:
+                untold += 1
+        summary = reading.summary
+        if self._live is not None:
+            summary = dataclasses.replace(summary, stopped=False)  # listening has no other end
+        return found, connections, summary, untold
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: flows and records hold none, and it would walk them over and over."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _has_numpy() -> bool:
+    return find_spec("numpy") is not None
+
+
+def _taking(connections: _Connections) -> Callable[[Any], None] | None:
+    """What remembers all connections, which come as columns; without numpy nothing does."""
+    return connections.take if _has_numpy() else None
+
+
+def _without_window(one: Judged) -> Judged:
+    return dataclasses.replace(one, explained=dataclasses.replace(one.explained, window=None))
+
+
+def _refined(found: list[Judged], connections: _Connections) -> list[Judged]:
+    refused = [one.explained for one in found if one.refused]
+    if not refused:
+        return refine(found, {}, ())
+    ttls = connections.ttls({one.server.ip for one in refused})
+    return refine(found, ttls, list(connections.opened({one.server for one in refused})))
+
+
+def _vantage(paths: Sequence[str], found: list[Judged], seen: _Connections, summary: Summary) -> Vantage:
+    sightings = seen.sightings()
+    return Vantage(
+        name=", ".join(paths),
+        found=found,
+        lookup=sightings.get,
+        first_ns=summary.first_ns or 0,
+        last_ns=summary.last_ns or 0,
+        reliable=not (summary.dropped or summary.evicted or summary.damage or summary.stopped),
+    )

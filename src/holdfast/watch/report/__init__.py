@@ -1,0 +1,1 @@
+"""The verdicts on a capture as one self-contained page: strings in, strings out."""
