@@ -42,21 +42,14 @@ def drop_oldest() -> Iterator[tuple[object, str, object]]:
 
 
 def implied_position() -> Iterator[tuple[object, str, object]]:
-    """Whatever comes is taken for what comes next (SignalR, RSocket, XMPP)."""
+    """Whatever comes is taken for what comes next, from whichever transport (SignalR, RSocket, XMPP)."""
     accept = Incoming.accept
     yield Incoming, "accept", lambda self, offset, data: accept(self, self.next, data)
+    yield Link, "release", lambda self, session: None
 
 
 def no_fencing() -> Iterator[tuple[object, str, object]]:
     """A late confirmation of an older transport takes the session back from the newer one."""
-    offer = Session.offer_epoch
-    attach = Session.attach
-
-    def forgiving(self: Session, *given: object) -> None:
-        before = self.epoch
-        attach(self, *given)  # type: ignore[arg-type]  # as it was called
-        Session_epochs[self.id] = max(before, self.epoch)
-
     confirmed = Responder._confirmed
 
     def unfenced(self: Responder, payload: Buffer) -> object:
@@ -69,9 +62,6 @@ def no_fencing() -> Iterator[tuple[object, str, object]]:
         finally:
             found.epoch = epoch
 
-    Session_epochs: dict[bytes, int] = {}  # noqa: N806 - it stands for a field of the class
-    yield Session, "offer_epoch", offer
-    yield Session, "attach", forgiving
     yield Responder, "_confirmed", unfenced
 
 
@@ -87,20 +77,6 @@ def key_forgotten_too_early() -> Iterator[tuple[object, str, object]]:
         return said
 
     yield Responder, "_resume", hasty
-
-
-def old_transport_closed_first() -> Iterator[tuple[object, str, object]]:
-    """A claim to a session, before any proof, ends the transport that it has (Eternal Terminal before #784)."""
-    asked = Link._asked
-
-    def kicking(self: Link, handle: int) -> Responder:
-        for session in self._host.sessions if self._host else ():
-            if session.link is not None:
-                session.link.release(session)
-                session.link = None
-        return asked(self, handle)
-
-    yield Link, "_asked", kicking
 
 
 MUTANTS: dict[str, Callable[[], Iterator[tuple[object, str, object]]]] = {

@@ -53,6 +53,7 @@ class Plan:
 
     Attributes:
         cut_at: after how many bytes each transport breaks, by direction; None: it does not.
+        moves: when the client dials although its transport is well, as after a change of address.
         stalls: when and for how long an end stands still: (end, at, for).
         jumps: when an end's clock leaps forward: (end, at, by), as when a laptop slept.
     """
@@ -65,6 +66,7 @@ class Plan:
     cuts: int
     replay_first_flights: bool
     double_dials: float
+    moves: list[float] = field(default_factory=list)
     stalls: list[tuple[str, float, float]] = field(default_factory=list)
     jumps: list[tuple[str, float, float]] = field(default_factory=list)
 
@@ -80,6 +82,7 @@ class Plan:
             cuts=chance.randint(0, 18),
             replay_first_flights=chance.random() < 0.3,
             double_dials=chance.choice((0.0, 0.0, 0.1)),
+            moves=[chance.uniform(0, 2) for _ in range(chance.choice((0, 0, 1, 3)))],
             stalls=[
                 (chance.choice(("client", "server")), chance.uniform(0, 3), chance.uniform(0.1, 8))
                 for _ in range(chance.choice((0, 0, 0, 1, 2)))
@@ -432,6 +435,8 @@ class World:
         Raises:
             Broken: a promise was broken.
         """
+        for at_s in self.plan.moves:
+            self.at(at_s, self.client.dial)
         for name, at_s, for_s in self.plan.stalls:
             self.at(at_s, self._stall, getattr(self, name), for_s)
         for name, at_s, by_s in self.plan.jumps:

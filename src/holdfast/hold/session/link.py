@@ -54,6 +54,7 @@ class Link:
         heart: the heartbeat, once up.
         goaway_s: the peer asked to come back on another transport, after so many seconds.
         denied: how a handshake was refused.
+        carried: the sessions that it carried when it was lost.
         retry_after_s: when the server said that a refused handshake may be tried again.
 
     Args:
@@ -82,6 +83,7 @@ class Link:
         self._deadline_s = now_s + handshake_s
         self._handshakes: dict[int, Initiator | Responder] = {}
         self._sessions: dict[int, Session] = {}
+        self.carried: list[Session] = []
         # Handles whose confirmation nothing has answered yet, and the session that was confirmed.
         self._waiting: dict[int, bytes] = {}
         self._frame_bytes: dict[int, int] = {}
@@ -189,8 +191,10 @@ class Link:
     def lost(self, now_s: float) -> list[Session]:
         """The transport is gone; the sessions that it carried, which are suspended now."""
         self._end()
+        self.carried += self._sessions.values()
         carried = [session for session in self._sessions.values() if session.detach(self, now_s)]
         self._sessions.clear()
+        self._handshakes.clear()
         return carried
 
     def go_away(self, after_s: float, text: str = "") -> None:
@@ -414,8 +418,10 @@ class Link:
     def _drop(self, handle: int) -> None:
         """A session is carried no more."""
         session = self._sessions.pop(handle, None)
-        if session is not None and session.link is self:
-            session.link = None
+        if session is not None:
+            self.carried.append(session)  # whoever drives it may want to know
+            if session.link is self:
+                session.link = None
         if not self._sessions and not self._handshakes:
             self._end()
 
