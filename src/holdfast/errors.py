@@ -202,7 +202,8 @@ class SessionLost(ConnectionLost):
         if not self.why:
             return super().__str__()
         told = f"the peer has confirmed {self.confirmed_bytes} of {self.written_bytes} bytes"
-        return f"The session with {self.peer or 'its peer'} has ended: {self.why}; {told}. {' '.join(self.remedy)}"
+        peer = self.peer or "its peer"
+        return f"The session with {peer} has ended: {self.why}; {told}. {' '.join(self.remedy)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = ("confirmed_bytes", "written_bytes", "why", "code", "remedy")

@@ -311,16 +311,14 @@ class Client(End):
         if self.session.ended:
             self.done = True
             for wire in list(self.wires):
-                if not wire.dead and wire.link.over:
-                    wire.close()
-                elif not wire.dead:
+                if (not wire.dead and wire.link.over) or not wire.dead:
                     wire.close()
             return
         carried = self.session.link is not None
         suspect = any(wire.link.life is Life.SUSPECT for wire in self.wires if wire.link is self.session.link)
         shaking = any(not wire.link.up or wire.link is not self.session.link for wire in self.wires)
         twice = self.world.chance.random() < self.world.plan.double_dials and len(self.wires) < 3
-        if (not carried or suspect) and not shaking or (twice and not carried):
+        if ((not carried or suspect) and not shaking) or (twice and not carried):
             self.dial_later()
 
     def dial_later(self) -> None:
@@ -405,7 +403,9 @@ class World:
         near.dead = True
         far.link = Link(self.channel, self.server.clock(), host=self.host, on_session=self._met)
         self.server.wires.append(far)
-        size = self.chance.choice((len(victim.first_flight), self.chance.randint(0, len(victim.first_flight))))
+        size = self.chance.choice(
+            (len(victim.first_flight), self.chance.randint(0, len(victim.first_flight)))
+        )
         far.arrive(victim.first_flight[:size])
         self.server.set_timer(far)
         self.at(self.now_s + self.chance.uniform(0, 1), far.gone)

@@ -60,7 +60,9 @@ class Rhythm:
 
     def wire(self) -> bytes:
         """As it travels: a Terms of heartbeat.proto."""
-        return WireTerms(can_ms=round(self.can_s * 1000), want_ms=round(self.want_s * 1000)).SerializeToString()
+        return WireTerms(
+            can_ms=round(self.can_s * 1000), want_ms=round(self.want_s * 1000)
+        ).SerializeToString()
 
 
 def interval_s(can_ms: int, want_ms: int) -> float:
@@ -110,9 +112,23 @@ class Heartbeat:
         now_s: seconds on a clock that goes on while the machine sleeps (CLOCK_BOOTTIME).
     """
 
-    __slots__ = ("_asked_s", "_awaited_s", "_heard_s", "_hear_every_s", "_id", "_looked_s", "_ping_came_s",
-                 "_pinged_s", "_send_every_s", "_sent_s", "_slower_ms", "rhythm", "slowed", "stalls",
-                 "trip")  # fmt: skip
+    __slots__ = (
+        "_asked_s",
+        "_awaited_s",
+        "_hear_every_s",
+        "_heard_s",
+        "_id",
+        "_looked_s",
+        "_ping_came_s",
+        "_pinged_s",
+        "_send_every_s",
+        "_sent_s",
+        "_slower_ms",
+        "rhythm",
+        "slowed",
+        "stalls",
+        "trip",
+    )  # fmt: skip
 
     def __init__(self, rhythm: Rhythm, now_s: float) -> None:
         self.rhythm = rhythm

@@ -50,7 +50,7 @@ class _Loop:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's event loop where it is installed, asyncio's where it is not."""
+    """Uvloop's event loop where it is installed, asyncio's where it is not."""
     with contextlib.suppress(ImportError):
         import uvloop
 
@@ -127,5 +127,5 @@ class BlockingSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         _LOOP.run(self._session.__aexit__(*exception))

@@ -11,12 +11,11 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from holdfast.errors import GaveUp, HoldfastError, SessionLost, UsageError
+from holdfast.errors import GaveUp, HoldfastError, UsageError
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
 from holdfast.hold.drivers.wire import LOGGER, Wire
 from holdfast.hold.heartbeat import Life
-from holdfast.hold.options import apply  # noqa: F401 - loads what dialling needs before it is urgent
 from holdfast.hold.race import Address, Race
 from holdfast.hold.retry import Budget
 from holdfast.hold.session import core
@@ -30,11 +29,22 @@ from holdfast.hold.transports.trust import key_of
 MEMORY = Memory()
 """What all sessions that this process dials may buffer."""
 
+REDIAL_S, MOST_AT_ONCE = 1.0, 6
+"""How long attempts have before another joins them, and how many there are at most."""
+
 _BUDGETS: dict[tuple[Target, object], Budget] = {}
 
 
 class NotCarried(HoldfastError):
-    """One transport did not get to carry the session."""
+    """One transport did not get to carry the session.
+
+    Attributes:
+        retry_after_s: how long the server asked to wait.
+    """
+
+    def __init__(self, why: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
 
 
 class Keeper:
@@ -46,7 +56,9 @@ class Keeper:
         observer: told of what happens to the session.
     """
 
-    def __init__(self, dialer: Dialer, policy: SessionPolicy, observer: Observer | None, memory: Memory) -> None:
+    def __init__(
+        self, dialer: Dialer, policy: SessionPolicy, observer: Observer | None, memory: Memory
+    ) -> None:
         self._dialer, self._policy = dialer, policy
         terms = policy.terms()
         window = memory.first_window(terms.window_bytes)
@@ -128,31 +140,43 @@ class Keeper:
         return one.link.life is Life.SUSPECT
 
     async def _keep(self) -> None:
-        one, policy = self.session.core, self._policy
+        one, backoff = self.session.core, self._policy.backoff
         failures, carried_s = 0, time.monotonic()
         while not one.ended:
             if not self._needs_transport:
                 self._event.clear()
-                if not self._needs_transport:
-                    await self._event.wait()
+                await self._event.wait()
                 continue
             if one.link is not None and one.link.goaway_s:
                 await asyncio.sleep(one.link.goaway_s * (0.5 + random.random() / 2))
-            failures = 0 if time.monotonic() - carried_s >= policy.backoff.stable_s and not failures else failures
-            self._budget.request(time.monotonic()) if not failures else None
+            if time.monotonic() - carried_s >= backoff.stable_s:
+                failures = 0
+            # One that is accepted and dropped at once counts as a failure: no flood against a sick server.
+            failures += 1
+            if failures > 2:
+                await asyncio.sleep(backoff.delay_s(failures - 2, random.random()))
+            self._budget.request(time.monotonic())
+            if not await self._carried():
+                return
+            carried_s = time.monotonic()
+
+    async def _carried(self) -> bool:
+        """Try until a transport carries the session; False: it has ended."""
+        failures = 0
+        while self._needs_transport:
             try:
                 await self._carry()
+            except UsageError as error:
+                if not self._opened.done():
+                    self._opened.set_exception(error)
+                return False
             except (OSError, HoldfastError, TimeoutError) as error:
                 failures += 1
                 del self._losses[:-15]
                 self._losses.append(error)
-                if isinstance(error, UsageError):
-                    self._fail(error)
-                    return
                 if await self._give_up_or_wait(failures):
-                    return
-            else:
-                failures, carried_s = 0, time.monotonic()
+                    return False
+        return not self.session.core.ended
 
     async def _give_up_or_wait(self, failures: int) -> bool:
         """After a failed attempt; True: the session has ended."""
@@ -171,36 +195,37 @@ class Keeper:
             self.session.changed()
         return one.ended
 
-    def _fail(self, error: Exception) -> None:
-        if not self._opened.done():
-            self._opened.set_exception(error)
-
     async def _carry(self) -> None:
         """Make a new transport carry the session: every address in a race, handshakes included.
 
         Raises:
             OSError, HoldfastError: none did.
         """
-        policy = self._policy
-        addresses = await self._dialer.addresses(policy.handshake_s)
+        addresses = await self._dialer.addresses(self._policy.handshake_s)
         race = Race(addresses)
-        running: dict[asyncio.Task[None], Address] = {}
+        running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
         try:
             while True:
                 while (address := race.take(time.monotonic())) is not None:
-                    running[asyncio.create_task(self._try(address))] = address
+                    running.add(asyncio.create_task(self._try(address)))
                 if not running:
                     raise losses[-1] if losses else NotCarried("no address to dial")
                 wait_s = race.wait_s(time.monotonic())
-                done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                done, running = await asyncio.wait(
+                    running,
+                    timeout=REDIAL_S if wait_s is None else wait_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 for task in done:
-                    del running[task]
                     error = task.exception()
                     if error is None:
                         return
                     losses.append(error)
                     race.lost(error if isinstance(error, OSError) else OSError(str(error)))
+                if not done and wait_s is None and len(running) < MOST_AT_ONCE:
+                    # What was lost on the way is sent again ever later; a new one comes through at once.
+                    race = Race(addresses[:1])
         finally:
             for task in running:
                 task.cancel()
@@ -241,9 +266,7 @@ class Keeper:
 def _reason(wire: Wire) -> Exception:
     denied = wire.link.denied
     if denied is not None:
-        error = NotCarried("the server refused the session")
-        error.retry_after_s = denied.retry_after_s  # type: ignore[attr-defined]  # only for the next wait
-        return error
+        return NotCarried("the server refused the session", denied.retry_after_s)
     if isinstance(wire.error, Exception):
         return wire.error
     return NotCarried("the transport ended, or its time was up, before the handshake did")
@@ -311,7 +334,7 @@ class Dial:
         self._session = await self.open()
         return self._session
 
-    async def __aexit__(self, *exception: Any) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         assert self._session is not None  # __aenter__ made it
         await self._session.__aexit__(*exception)
 
@@ -321,8 +344,5 @@ class Dial:
         self._blocking = BlockingSession(self)
         return self._blocking
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._blocking.__exit__(*exception)
-
-
-__all__ = ["MEMORY", "Dial", "Keeper", "SessionLost"]

@@ -248,8 +248,7 @@ class SessionServer:
             with contextlib.suppress(SessionLost, DeadlineExceeded):
                 async with session:
                     await self._handle(session)
-        except Exception:
-            # The handler's own mistake ends its session, and no other.
+        except Exception:  # noqa: BLE001 - the handler's own mistake ends its session, and no other
             LOGGER.exception("the handler of session %s failed", session.id)
         finally:
             self._sessions.pop(session.core.id, None)

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import ECONNRESET
+from types import TracebackType
 from typing import Self
 
 from holdfast.errors import DeadlineExceeded, Loss, SessionLost, Truncated, UsageError
 from holdfast.hold.drivers.policy import Happened, Observer, SessionEvent, now_s
 from holdfast.hold.drivers.wire import LOGGER, Wire
+from holdfast.hold.heartbeat import RoundTrip
 from holdfast.hold.session import core
-from holdfast.hold.session.codes import Code
+from holdfast.hold.session.codes import Code, sentence_of
 from holdfast.hold.session.states import State
 
 LEAVING_S = 30.0
@@ -55,8 +57,20 @@ class Session:
     ``holdfast.connect("tls://...")``; a server's are made by ``holdfast.serve``.
     """
 
-    __slots__ = ("_done", "_lost_at_s", "_observer", "_readable", "_resumes", "_told", "_writable", "core", "gap_s",
-                 "leave", "peer", "wire")  # fmt: skip
+    __slots__ = (
+        "_done",
+        "_lost_at_s",
+        "_observer",
+        "_readable",
+        "_resumes",
+        "_told",
+        "_writable",
+        "core",
+        "gap_s",
+        "leave",
+        "peer",
+        "wire",
+    )
 
     def __init__(self, state: core.Session, observer: Observer | None = None) -> None:
         self.core = state
@@ -93,11 +107,11 @@ class Session:
     def counters(self) -> SessionCounters:
         """What went through so far."""
         heart = self.wire.link.heart if self.wire is not None else None
-        trip = heart.trip if heart is not None else None
+        trip = heart.trip if heart is not None else RoundTrip()
         out, into = self.core.out, self.core.into
         return SessionCounters(
             into.taken, out.end, self.core.confirmed_bytes, self.core.resumes, self.core.replayed_bytes,
-            self.gap_s, trip and trip.srtt_s, trip and trip.rttvar_s,
+            self.gap_s, trip.srtt_s, trip.rttvar_s,
         )  # fmt: skip
 
     # ---- the application
@@ -134,7 +148,8 @@ class Session:
 
         Raises:
             Truncated: the stream ended before; ``partial`` is what there was.
-            DeadlineExceeded, SessionLost: as :meth:`recv`; ``partial`` is what had come, and is lost to later calls.
+            DeadlineExceeded, SessionLost: as :meth:`recv`; ``partial`` is what had come, which later
+                calls do not give again.
         """
         parts = bytearray()
         try:
@@ -225,7 +240,9 @@ class Session:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is not None:
                 await self.abort()
@@ -247,7 +264,7 @@ class Session:
         """Why it ended, with what the peer has confirmed."""
         one = self.core
         if one.state in (State.RESET, State.RESETTING):
-            why = _reset_words(one.code)
+            why = sentence_of(one.code or 0)
         else:
             why = str(one.why or "it has ended")
         loss = Loss(ECONNRESET, "unspecified", peer=self.peer, unacked_bytes=one.out.held_bytes)
@@ -282,7 +299,8 @@ class Session:
         if one.state is State.OPENING or self._told is Happened.ENDED:
             return
         if one.ended:
-            self._say(Happened.ENDED, why=str(one.why or _reset_words(one.code) if one.state is not State.CLOSED else ""))
+            why = "" if one.state is State.CLOSED else str(one.why or sentence_of(one.code or 0))
+            self._say(Happened.ENDED, why=why)
         elif one.link is None:
             if self._told is not Happened.SUSPENDED:
                 self._lost_at_s = now_s()
@@ -301,19 +319,13 @@ class Session:
         one = self.core
         LOGGER.info(
             "session %s: %s", self.id, what,
-            extra={"holdfast_session": self.id, "holdfast_peer": self.peer, "holdfast_resumes": one.resumes},
+            extra={"holdfast_session": self.id, "holdfast_peer": self.peer,
+                   "holdfast_resumes": one.resumes},
         )  # fmt: skip
         if self._observer is not None:
             self._observer(
                 SessionEvent(what, self.id, self.peer, one.resumes, one.replayed_bytes, recovery_s, why)
             )
-
-
-def _reset_words(code: int | None) -> str:
-    try:
-        return Code(code or 0).sentence
-    except ValueError:
-        return f"one end gave it up with code {code}"
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

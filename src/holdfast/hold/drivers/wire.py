@@ -32,7 +32,18 @@ class Wire(asyncio.Protocol):
         changed: called after anything happened to the link.
     """
 
-    __slots__ = ("_changed", "_due_s", "_flushing", "_timer", "error", "gone", "link", "peer", "transport", "writable")
+    __slots__ = (
+        "_changed",
+        "_due_s",
+        "_flushing",
+        "_timer",
+        "error",
+        "gone",
+        "link",
+        "peer",
+        "transport",
+        "writable",
+    )
 
     link: Link
 

@@ -36,6 +36,12 @@ class Code(IntEnum):
     TOO_MANY = 26, "there are too many handshakes under way"
 
 
+def sentence_of(code: int) -> str:
+    """What a code says; codes that we do not know have a sentence too."""
+    known = Code._value2member_map_.get(code)
+    return known.sentence if isinstance(known, Code) else f"one end gave it up with code {code}"
+
+
 class Violation(HoldfastError):
     """The other end broke the protocol: its transport is given up, and what it carried is resumed elsewhere.
 

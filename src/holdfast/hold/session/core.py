@@ -55,10 +55,34 @@ class Session:
         window: what ``memory`` admitted it with.
     """
 
-    __slots__ = ("_ack_due_s", "_acked", "_closing", "_memory", "_offered", "ack_now", "code", "epoch",
-                 "generation", "handle", "id", "instance_id", "into", "keep_s", "key", "link", "out",
-                 "peer_frame_bytes", "replayed_bytes", "resumes", "say_now", "state", "suspended_s", "terms", "why",
-                 "window")  # fmt: skip
+    __slots__ = (
+        "_ack_due_s",
+        "_acked",
+        "_closing",
+        "_memory",
+        "_offered",
+        "ack_now",
+        "code",
+        "epoch",
+        "generation",
+        "handle",
+        "id",
+        "instance_id",
+        "into",
+        "keep_s",
+        "key",
+        "link",
+        "out",
+        "peer_frame_bytes",
+        "replayed_bytes",
+        "resumes",
+        "say_now",
+        "state",
+        "suspended_s",
+        "terms",
+        "why",
+        "window",
+    )
 
     def __init__(self, terms: Terms, memory: Memory, window: int) -> None:
         self.terms, self._memory, self.window = terms, memory, window
@@ -225,9 +249,9 @@ class Session:
 
     def _conclude(self) -> None:
         """Both directions have ended and arrived, and the application has closed: tell the peer."""
-        if self._closing and self.state is State.OPEN and self.into.ended and self.out.finished:
-            if self.out.all_confirmed:
-                self._to(Event.CLOSE_HERE)
+        ended = self.into.ended and self.out.finished and self.out.all_confirmed
+        if ended and self._closing and self.state is State.OPEN:
+            self._to(Event.CLOSE_HERE)
 
     def due_s(self) -> float | None:
         """When an acknowledgement is due that can wait until then."""

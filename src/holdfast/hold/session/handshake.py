@@ -234,7 +234,8 @@ class Initiator:
             return
         if (kind is Kind.RESUME_OK) is not self._resuming:
             raise Violation(Code.OUT_OF_PLACE, kind.name)
-        answer: Welcome | ResumeOk = parsed(ResumeOk if self._resuming else Welcome, payload)
+        answer: Welcome | ResumeOk
+        answer = parsed(ResumeOk, payload) if self._resuming else parsed(Welcome, payload)
         sized(answer.nonce, NONCE_BYTES, "nonce")
         sized(answer.public_key, KEY_BYTES, "public key")
         sized(answer.instance_id, ID_BYTES, "instance")
@@ -329,7 +330,8 @@ class Responder:
         if kind not in EXPECTED[self._step]:
             raise Violation(Code.OUT_OF_PLACE, f"kind {kind} when {self._step}")
         if self._step == "server waits":
-            asked: Hello | Resume = parsed(Hello if kind == Kind.HELLO else Resume, payload)
+            asked: Hello | Resume
+            asked = parsed(Hello, payload) if kind == Kind.HELLO else parsed(Resume, payload)
             sized(asked.nonce, NONCE_BYTES, "nonce")
             sized(asked.public_key, KEY_BYTES, "public key")
             self._asked = asked
@@ -339,10 +341,10 @@ class Responder:
         if self._step == "server was asked":
             shown = proof_of(payload)
             digest, self._digest = self._digest, self._transcript.add(kind, payload)
-            asked = self._asked  # type: ignore[assignment]  # the step says that it is there
-            return self._hello(asked, shown, digest) if isinstance(asked, Hello) else self._resume(
-                asked, shown, digest, now_s
-            )  # fmt: skip
+            if isinstance(self._asked, Hello):
+                return self._hello(self._asked, shown, digest)
+            assert self._asked is not None  # the step says so
+            return self._resume(self._asked, shown, digest, now_s)
         return self._confirmed(payload)
 
     def _refuse(self, reason: Refusal, upto: int | None = None) -> Said:
@@ -353,7 +355,8 @@ class Responder:
         payload = answer.SerializeToString()
         digest = self._transcript.add(Kind.REFUSED, payload)
         self._step = "over"
-        return [(Kind.REFUSED, payload), (Kind.PROOF, proof_frame(mac(refusal_key(self._channel.psk), digest)))]
+        proof = proof_frame(mac(refusal_key(self._channel.psk), digest))
+        return [(Kind.REFUSED, payload), (Kind.PROOF, proof)]
 
     def _hello(self, asked: Hello, shown: bytes, digest: bytes) -> Said:
         if not check(mac(opening_key(self._channel.psk), digest), shown):
@@ -381,7 +384,8 @@ class Responder:
         session = host.find(asked.session_id)
         key = session.key_of(asked.generation) if session is not None else None
         # An unknown session costs the same work as a wrong proof.
-        if not check(mac(opening_key(key or host.nobodys_key), digest), shown) or key is None or session is None:
+        proven = check(mac(opening_key(key or host.nobodys_key), digest), shown)
+        if not proven or key is None or session is None:
             return self._refuse(UNKNOWN)
         session.proven(asked.generation)
         session.look(now_s)

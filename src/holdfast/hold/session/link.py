@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from struct import Struct
 
-from holdfast.hold.heartbeat import NEVER, Heartbeat, Life, Rhythm
+from holdfast.hold.heartbeat import Heartbeat, Life, Rhythm
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session, Why
 from holdfast.hold.session.frames import (
@@ -41,6 +41,7 @@ SESSION_EVENTS = {
     Kind.RESET: Event.RESET_THERE,
     Kind.RESET_OK: Event.RESET_CONFIRMED,
 }
+REASONS: dict[int, Why] = {EXPIRED: Why.EXPIRED, GAP: Why.GAP, UNKNOWN: Why.UNKNOWN}
 ANSWERS = {Kind.CLOSE: Kind.CLOSE_OK, Kind.RESET: Kind.RESET_OK}
 
 
@@ -266,7 +267,8 @@ class Link:
     def _beat(self, kind: int, session: Session | None, payload: Buffer, now_s: float) -> None:
         """A PING or PONG, which also acknowledges."""
         assert self.heart is not None  # up
-        message: Ping | Pong = parsed(Ping if kind == Kind.PING else Pong, payload)
+        message: Ping | Pong
+        message = parsed(Ping, payload) if kind == Kind.PING else parsed(Pong, payload)
         if session is not None and message.HasField("next") and message.HasField("limit"):
             session.told(message.next, message.limit)
         if isinstance(message, Pong):
@@ -372,7 +374,9 @@ class Link:
         elif denied.reason not in (BUSY, DRAINING) or denied.restarted:
             if denied.next is not None and session.out.could_resume(max(denied.next, session.out.first)):
                 session.out.confirm(denied.next)
-            session.lost(Event.REFUSED, Why.RESTARTED if denied.restarted else why_of(denied.reason))
+            session.lost(
+                Event.REFUSED, Why.RESTARTED if denied.restarted else REASONS.get(denied.reason, Why.REFUSED)
+            )
         if not self.up:
             self._end()
 
@@ -456,7 +460,9 @@ class Link:
             self._put(parts, Kind.CLOSE, handle, b"")
         return sent
 
-    def _put_data(self, parts: list[Buffer], handle: int, offset: int, pieces: list[Buffer], size: int) -> None:
+    def _put_data(
+        self, parts: list[Buffer], handle: int, offset: int, pieces: list[Buffer], size: int
+    ) -> None:
         if self._seal_out is None:
             parts.append(DATA_HEADER.pack(Kind.DATA, 0, 0, handle, size + OFFSET.size, offset))
             parts.extend(pieces)
@@ -476,8 +482,3 @@ def _unpack(form: Struct, payload: Buffer) -> tuple[int, ...]:
     if len(payload) != form.size:
         raise Violation(Code.MALFORMED, f"{len(payload)} bytes")
     return form.unpack(payload)
-
-
-def why_of(reason: int) -> Why:
-    """What a refusal means for the session."""
-    return {EXPIRED: Why.EXPIRED, GAP: Why.GAP, UNKNOWN: Why.UNKNOWN}.get(reason, Why.REFUSED)

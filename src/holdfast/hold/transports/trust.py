@@ -81,7 +81,9 @@ def check_creds(sock: socket.socket, peers: Collection[int]) -> None:
     """
     _, uid, _ = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     if uid not in peers:
-        raise NotTrusted(f"The process at the other end belongs to user {uid}, who is not among {sorted(peers)}.")
+        raise NotTrusted(
+            f"The process at the other end belongs to user {uid}, who is not among {sorted(peers)}."
+        )
 
 
 def certificate_hash(der: bytes) -> bytes:
@@ -93,7 +95,9 @@ def certificate_hash(der: bytes) -> bytes:
     return hashlib.sha256(der).digest()
 
 
-def server_tls(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -> tuple[ssl.SSLContext, bytes]:
+def server_tls(
+    certificate: str | os.PathLike[str], key: str | os.PathLike[str]
+) -> tuple[ssl.SSLContext, bytes]:
     """A server's TLS context and what binds to it.
 
     Args:
