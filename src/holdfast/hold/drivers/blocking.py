@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Coroutine
+from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from holdfast.hold.drivers.session import CHUNK_BYTES, Session, SessionCounters
@@ -127,5 +128,7 @@ class BlockingSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        _LOOP.run(self._session.__aexit__(*exception))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _LOOP.run(self._session.__aexit__(kind, error, trace))

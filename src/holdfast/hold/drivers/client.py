@@ -9,6 +9,7 @@ import random
 import ssl
 import time
 from collections.abc import Collection
+from types import TracebackType
 from typing import Any
 
 from holdfast.errors import GaveUp, HoldfastError, UsageError
@@ -334,9 +335,11 @@ class Dial:
         self._session = await self.open()
         return self._session
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._session is not None  # __aenter__ made it
-        await self._session.__aexit__(*exception)
+        await self._session.__aexit__(kind, error, trace)
 
     def __enter__(self) -> Any:
         from holdfast.hold.drivers.blocking import BlockingSession
@@ -344,5 +347,7 @@ class Dial:
         self._blocking = BlockingSession(self)
         return self._blocking
 
-    def __exit__(self, *exception: object) -> None:
-        self._blocking.__exit__(*exception)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._blocking.__exit__(kind, error, trace)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from errno import ECONNRESET
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from holdfast.errors import DeadlineExceeded, Loss, SessionLost, Truncated, UsageError
 from holdfast.hold.drivers.policy import Happened, Observer, SessionEvent, now_s
@@ -18,6 +18,8 @@ from holdfast.hold.heartbeat import RoundTrip
 from holdfast.hold.session import core
 from holdfast.hold.session.codes import Code, sentence_of
 from holdfast.hold.session.states import State
+
+_E = TypeVar("_E", SessionLost, DeadlineExceeded)
 
 LEAVING_S = 30.0
 """How long leaving ``async with`` waits for the peer to take the rest and to end its own direction."""
@@ -173,25 +175,32 @@ class Session:
             SessionLost: the session has ended; ``sent_bytes`` likewise, ``confirmed_bytes`` what arrived.
             UsageError: this direction was ended before.
         """
-        if not isinstance(data, bytes):
-            data = bytes(data)
-        one, at = self.core, 0
+        one, at, size = self.core, 0, len(data) if isinstance(data, bytes) else memoryview(data).nbytes
         while True:
-            if one.ended or one.state is State.RESETTING:
-                error = self.error()
-                error.sent_bytes = at
-                raise error
-            at += one.write(data[at : at + CHUNK_BYTES] if at or len(data) > CHUNK_BYTES else data)
-            if self.wire is not None:
-                self.wire.flush()
-            if at == len(data):
-                return
-            if one.room() == 0:
-                try:
-                    await self._wait_writable(deadline)
-                except DeadlineExceeded as late:
-                    late.sent_bytes = at
-                    raise
+            # A copy of each part, unless it is all there is and cannot change: what is kept until the peer
+            # has confirmed it must not hold on to an object of any size.
+            whole = isinstance(data, bytes) and size <= CHUNK_BYTES
+            part = memoryview(data if whole else bytes(memoryview(data).cast("B")[at : at + CHUNK_BYTES]))
+            begin = at if whole else 0
+            while begin < len(part) or not size:
+                if one.ended or one.state is State.RESETTING:
+                    raise self._unsent(self.error(), at)
+                took = one.write(part[begin:] if begin else part)
+                begin, at = begin + took, at + took
+                if self.wire is not None:
+                    self.wire.flush()
+                if at == size:
+                    return
+                if one.room() == 0:
+                    try:
+                        await self._wait_writable(deadline)
+                    except DeadlineExceeded as late:
+                        raise self._unsent(late, at) from None
+
+    @staticmethod
+    def _unsent(error: _E, sent_bytes: int) -> _E:
+        error.sent_bytes = sent_bytes
+        return error
 
     async def flush(self, *, deadline: float | None = None) -> None:
         """Wait until the peer's session has everything that was sent.

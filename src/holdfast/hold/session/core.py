@@ -125,8 +125,8 @@ class Session:
             free = self.window - self.out.held_bytes
         return max(0, free)
 
-    def write(self, data: bytes) -> int:
-        """Take as much of ``data`` as there is room for; gives how much that was.
+    def write(self, data: Buffer) -> int:
+        """Take as much of ``data`` as there is room for; gives how much that was. It must not change any more.
 
         Raises:
             UsageError: after :meth:`finish`, or the session has ended.
@@ -135,7 +135,7 @@ class Session:
             raise UsageError("Nothing can be written to this direction of the session: it has ended.")
         size = min(self.room(), len(data))
         if size:
-            self.out.write(data if size == len(data) else bytes(memoryview(data)[:size]))
+            self.out.write(data if size == len(data) else memoryview(data)[:size])
         return size
 
     def finish(self) -> None:

@@ -58,7 +58,7 @@ KINDS = {int(kind): kind for kind in Kind}
 
 
 class Frame(NamedTuple):
-    """One frame, or a piece of a DATA frame.
+    """One frame, or a piece of a DATA frame; its payload is only valid until the parser is fed again.
 
     Attributes:
         kind: a :class:`Kind`, or the number of one that may be passed over.
@@ -101,25 +101,28 @@ class Parser:
     def __init__(self) -> None:
         self.largest_bytes = UNPROVEN_BYTES
         self.cut_through = False
-        self._data: bytes = b""
+        self._data: Buffer = b""
         self._at = 0
         self._parts: deque[bytes] = deque()  # what came of a frame that is not whole
         self._short = 0  # how many bytes it lacks
         self._inside = self._handle = self._offset = 0  # of the DATA frame that is under way
 
-    def feed(self, data: bytes) -> None:
-        """More from the transport. Call :meth:`next` until it gives None before feeding again."""
+    def feed(self, data: Buffer) -> None:
+        """More from the transport. Call :meth:`next` until it gives None before feeding again.
+
+        ``data`` must stay as it is until then, and no longer.
+        """
         if self._short > len(data):
             # Joined only once it is worth while, so that a trickle costs no more than a flood.
             self._short -= len(data)
-            self._parts.append(data)
+            self._parts.append(bytes(data))
             return
         if self._parts:
-            self._parts.append(data)
+            self._parts.append(bytes(data))
             data = b"".join(self._parts)
             self._parts.clear()
         self._short = 0
-        self._data, self._at = data, 0
+        self._data, self._at = memoryview(data), 0
 
     def next(self) -> Frame | None:
         """The next frame or piece; None: it takes more data.
@@ -154,7 +157,7 @@ class Parser:
             self._hold(end - len(data))
             return None
         self._at = end
-        return Frame(kind, handle, memoryview(data)[at + HEADER.size : end], 0, flags)
+        return Frame(kind, handle, data[at + HEADER.size : end], 0, flags)
 
     def _piece(self) -> Frame | None:
         data, at = self._data, self._at
@@ -162,14 +165,14 @@ class Parser:
         if not taken:
             self._data, self._at = b"", 0
             return None
-        piece = Frame(Kind.DATA, self._handle, memoryview(data)[at : at + taken], self._offset)
+        piece = Frame(Kind.DATA, self._handle, data[at : at + taken], self._offset)
         self._at = at + taken
         self._offset += taken
         self._inside -= taken
         return piece
 
     def _hold(self, short: int) -> None:
-        rest = self._data[self._at :]
+        rest = bytes(self._data[self._at :])
         self._data, self._at, self._short = b"", 0, short
         if rest:
             self._parts.append(rest)

@@ -120,8 +120,8 @@ class Link:
         self._handshakes[self._last_handle] = initiator
         self._say(self._last_handle, initiator.first())
 
-    def receive(self, data: bytes, now_s: float) -> None:
-        """Bytes came.
+    def receive(self, data: Buffer, now_s: float) -> None:
+        """Bytes came; they are not needed any longer when this returns.
 
         Raises:
             Violation: the peer broke the protocol; :attr:`over` says to give the transport up.

@@ -32,7 +32,7 @@ class Outgoing:
         self.first = self.end = self.cursor = self.limit = 0
         self.finished = False
         self._sent = 0  # the highest offset that ever went out
-        self._chunks: deque[bytes] = deque()  # the first begins at or before `first`
+        self._chunks: deque[Buffer] = deque()  # the first begins at or before `first`
         self._tail = bytearray()  # small writes, gathered until they go out
         self._base = 0  # the offset at which the first chunk begins
         self._at = self._skip = 0  # the cursor: so many chunks, so many bytes into the next
@@ -57,8 +57,8 @@ class Outgoing:
         """Something went out on this transport and is not confirmed."""
         return self.first < self.cursor
 
-    def write(self, data: bytes) -> None:
-        """Add to the stream."""
+    def write(self, data: Buffer) -> None:
+        """Add to the stream; what is not small is kept as it is, and must not change."""
         if len(data) < SMALL_BYTES and len(self._tail) < TAIL_BYTES:
             self._tail += data
         else:
@@ -186,11 +186,8 @@ class Incoming:
         new = end - self.next
         if new <= 0:
             return 0
-        if new < len(data):
-            data = memoryview(data)[-new:]
-        # A view keeps all that came with it: what waits here holds at most eight times its own size.
-        if isinstance(data, memoryview) and 8 * new < len(data.obj):  # type: ignore[arg-type]  # bytes
-            data = bytes(data)
+        # Copied: what came belongs to the transport, and a small piece must not hold a large buffer.
+        data = bytes(data if new == len(data) else memoryview(data)[-new:])
         self._chunks.append(data)
         self.next = end
         self.held_bytes += new
