@@ -32,6 +32,7 @@ from holdfast.hold.session.keys import (
     opening_key,
     refusal_key,
 )
+from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import VERSIONS
 from holdfast.hold.wire.session_pb2 import (
     BUSY,
@@ -174,7 +175,6 @@ class Initiator:
 
     Attributes:
         session: which.
-        state, generation: the session's when it began; generation 0: there is no key to build on.
         agreed: the result, once the server has proven itself.
         denied: the refusal, once the server has proven itself.
     """
@@ -185,13 +185,20 @@ class Initiator:
         entropy = channel.entropy(ENTROPY_BYTES)
         self._private, self._nonce = entropy[:KEY_BYTES], entropy[KEY_BYTES:]
         self._step = "client asked"
-        self.state, self.generation = session.state, session.generation
+        self._state, self._key = session.state, session.key
         self._resuming = session.key is not None
         self._secret = session.key if session.key is not None else channel.psk
         self._digest = b""
         self._answer: Welcome | ResumeOk | Refused | None = None
         self.agreed: Agreed | None = None
         self.denied: Denied | None = None
+
+    @property
+    def outrun(self) -> bool:
+        """Another transport was quicker: what this handshake builds on does not hold any more."""
+        session = self.session
+        begun = self._state is State.OPENING and session.state is not State.OPENING
+        return begun or session.key is not self._key
 
     def first(self) -> Said:
         """The first flight."""
@@ -266,8 +273,7 @@ class Initiator:
         if not check(mac(secrets.server_proof, self._digest), proof_of(payload)):
             raise Violation(Code.BAD_PROOF, "of the server")
         digest = self._transcript.add(Kind.PROOF, payload)
-        if session.ended or session.generation != self.generation:
-            # Another transport was quicker, and changed the key on which this one builds.
+        if session.ended or self.outrun:
             raise Violation(Code.SUPERSEDED)
         if isinstance(answer, Welcome):
             self._begin(answer, secrets)

@@ -93,7 +93,7 @@ class Link:
         self._seal_out: Seal | None = None
         self._seal_in: Seal | None = None
         self._seal_next: Seal | None = None  # ours, from the client's confirmation on
-        self._rhythm = rhythm or (host.terms.rhythm if host else Rhythm())
+        self._rhythm = rhythm or (host.terms.rhythm if host is not None else Rhythm())
         self._on_session, self._on_over = on_session, on_over
         self.heart: Heartbeat | None = None
         self.up = self.over = False
@@ -364,10 +364,8 @@ class Link:
         del self._handshakes[handle]
         self.denied, self.retry_after_s = denied, denied.retry_after_s
         session = initiator.session
-        if initiator.state is not session.state and initiator.state is State.OPENING:
-            pass  # another transport was quicker, so this refusal is about what holds no more
-        elif initiator.generation != session.generation:
-            pass  # likewise
+        if initiator.outrun:
+            pass  # this refusal is about what holds no more
         elif session.state is State.OPENING and session.key is not None:
             # We never heard that the server had it, so nothing was sent: it may begin anew.
             session.key, session.generation, session.id, session.instance_id = None, 0, b"", b""
