@@ -132,6 +132,8 @@ class Parser:
         """
         if self._inside:
             return self._piece()
+        if self._short:
+            return None
         data, at = self._data, self._at
         there = len(data) - at
         if there < HEADER.size:

@@ -89,6 +89,7 @@ class Link:
         self._waiting: dict[int, bytes] = {}
         self._frame_bytes: dict[int, int] = {}
         self._last_handle = 0
+        self._later: list[Session] = []  # sessions to open once the transport is up
         self._outbox: deque[Buffer] = deque()
         self._seal_out: Seal | None = None
         self._seal_in: Seal | None = None
@@ -114,7 +115,13 @@ class Link:
         return list(self._sessions.values())
 
     def open(self, session: Session) -> None:
-        """Begin a handshake that makes this transport carry a session (client)."""
+        """Begin a handshake that makes this transport carry a session (client).
+
+        The first one on a transport proves the transport; what follows waits for that.
+        """
+        if not self.up and self._handshakes:
+            self._later.append(session)
+            return
         self._last_handle += 1
         initiator = Initiator(self._channel, session)
         self._handshakes[self._last_handle] = initiator
@@ -351,6 +358,8 @@ class Link:
             self._attach(handle, agreed, now_s)
         else:
             session.out.limit = max(session.out.limit, agreed.limit)
+        while self._later:
+            self.open(self._later.pop(0))
 
     def _heard_first(self, handle: int, now_s: float) -> None:
         """The server's first word on a new session: it has it."""
