@@ -30,7 +30,8 @@ class _Room(threading.local):
     """A buffer for each thread, and so for each loop that runs."""
 
     def __init__(self) -> None:
-        self.buffer = bytearray(HIGH_BYTES)
+        # A view, since asyncio's TLS writes into slices of it, and a slice of a bytearray is a copy.
+        self.buffer = memoryview(bytearray(HIGH_BYTES))
 
 
 _ROOM = _Room()
@@ -83,14 +84,14 @@ class Wire(asyncio.BufferedProtocol):
         self.transport.set_write_buffer_limits(high=HIGH_BYTES)
         self.peer = _name(transport.get_extra_info("peername"))
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where bytes are to go: one place for all transports of a thread, since none is kept."""
         return _ROOM.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
         try:
-            self.link.receive(memoryview(_ROOM.buffer)[:nbytes], now_s())
+            self.link.receive(_ROOM.buffer[:nbytes], now_s())
         except Violation as error:
             self.error = self.error or error
             LOGGER.warning("transport given up: %s", error, extra={"holdfast_peer": self.peer})
