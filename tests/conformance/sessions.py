@@ -144,7 +144,9 @@ class MemoryEnd:
     def _check(self) -> None:
         if self._one.state in (State.RESET, State.LOST, State.RESETTING):
             loss = Loss(104, "unspecified")
-            raise SessionLost(loss, confirmed_bytes=self._one.confirmed_bytes, why="ended", code=self._one.code)
+            raise SessionLost(
+                loss, confirmed_bytes=self._one.confirmed_bytes, why="ended", code=self._one.code
+            )
 
     def send(self, data: bytes, *, deadline: float | None = None) -> None:
         at = 0
@@ -193,7 +195,15 @@ class MemoryEnd:
         return self._one.confirmed_bytes
 
 
-NAMES = ("memory", "asyncio tcp", "uvloop tcp with a key", "uvloop tls", "asyncio tls", "uvloop unix", "blocking tcp")  # fmt: skip
+NAMES = (
+    "memory",
+    "asyncio tcp",
+    "uvloop tcp with a key",
+    "uvloop tls",
+    "asyncio tls",
+    "uvloop unix",
+    "blocking tcp",
+)
 
 
 @contextmanager

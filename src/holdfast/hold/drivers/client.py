@@ -30,7 +30,7 @@ from holdfast.hold.transports.trust import key_of
 MEMORY = Memory()
 """What all sessions that this process dials may buffer."""
 
-REDIAL_S, MOST_AT_ONCE = 1.0, 6
+REDIAL_S, MOST_AT_ONCE = 0.5, 6
 """How long attempts have before another joins them, and how many there are at most."""
 
 _BUDGETS: dict[tuple[Target, object], Budget] = {}
@@ -209,7 +209,8 @@ class Keeper:
         try:
             while True:
                 while (address := race.take(time.monotonic())) is not None:
-                    running.add(asyncio.create_task(self._try(address)))
+                    running.add(attempt := asyncio.create_task(self._try(address)))
+                    attempt.add_done_callback(_seen)
                 if not running:
                     raise losses[-1] if losses else NotCarried("no address to dial")
                 wait_s = race.wait_s(time.monotonic())
@@ -246,7 +247,7 @@ class Keeper:
                 wire, channel = await self._dialer.open(address, lambda: Wire(changed))
         except ssl.SSLError as error:
             raise NotCarried(f"TLS: {error}") from error
-        wire.link = Link(channel, began_s, handshake_s=policy.handshake_s, rhythm=one.terms.rhythm)
+        wire.carry(Link(channel, began_s, handshake_s=policy.handshake_s, rhythm=one.terms.rhythm))
         self._wires.append(wire)
         if one.ended:
             wire.give_up()
@@ -262,6 +263,12 @@ class Keeper:
         except BaseException:
             wire.give_up()
             raise
+
+
+def _seen(attempt: asyncio.Task[None]) -> None:
+    """An attempt that failed when another had won already is nobody's concern."""
+    if not attempt.cancelled():
+        attempt.exception()
 
 
 def _reason(wire: Wire) -> Exception:

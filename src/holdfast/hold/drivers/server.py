@@ -188,10 +188,15 @@ class SessionServer:
 
     def _accept(self) -> Wire:
         wire = _Accepted(self)
-        wire.link = Link(
-            self._channel, now_s(), host=self.host, handshake_s=self._policy.handshake_s,
-            on_session=lambda session: self._begin(session, wire), on_over=lambda: self._over(wire),
-        )  # fmt: skip
+        link = Link(
+            self._channel,
+            now_s(),
+            host=self.host,
+            handshake_s=self._policy.handshake_s,
+            on_session=lambda session: self._begin(session, wire),
+            on_over=lambda: self._over(wire),
+        )
+        wire.carry(link)
         return wire
 
     def met(self, wire: Wire) -> None:

@@ -224,7 +224,7 @@ class Session:
         """End the session once everything has arrived, both ways. Unread bytes of the peer's reset it.
 
         Raises:
-            DeadlineExceeded: the peer has not taken all, or has not ended its direction; :meth:`abort` ends it.
+            DeadlineExceeded: the peer has not taken all, or not ended its direction; :meth:`abort` ends it.
             SessionLost: it had not all arrived.
         """
         self.core.close(now_s())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from holdfast.hold.drivers.policy import now_s
-from holdfast.hold.session.codes import Violation
+from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.link import Link
 
 LOGGER = logging.getLogger("holdfast.hold.session")
@@ -41,7 +41,7 @@ class Wire(asyncio.BufferedProtocol):
     """The protocol of one transport.
 
     Attributes:
-        link: what decides.
+        link: what decides, once it is there; see :meth:`carry`.
         peer: the other end's address, still known when it is gone.
         gone: the transport is lost, or was given up.
         error: what ended it.
@@ -58,12 +58,11 @@ class Wire(asyncio.BufferedProtocol):
         "error",
         "gone",
         "link",
+        "linked",
         "peer",
         "transport",
         "writable",
     )
-
-    link: Link
 
     def __init__(self, changed: Callable[[Wire], object]) -> None:
         self._changed = changed
@@ -71,7 +70,7 @@ class Wire(asyncio.BufferedProtocol):
         self._due_s = 0.0
         self.transport: asyncio.Transport | None = None
         self.writable = True
-        self.gone = False
+        self.gone = self.linked = False
         self._flushing = False
         self.error: BaseException | None = None
         self.peer: str | None = None
@@ -90,11 +89,16 @@ class Wire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
+        if not self.linked:  # a client speaks first
+            self.give_up()
+            return
         try:
             self.link.receive(_ROOM.buffer[:nbytes], now_s())
         except Violation as error:
             self.error = self.error or error
-            LOGGER.warning("transport given up: %s", error, extra={"holdfast_peer": self.peer})
+            # Outrun by another transport is what happens in a race, and nobody's fault.
+            level = logging.DEBUG if error.code is Code.SUPERSEDED else logging.WARNING
+            LOGGER.log(level, "transport given up: %s", error, extra={"holdfast_peer": self.peer})
         self.flush()
         self._changed(self)
 
@@ -115,11 +119,15 @@ class Wire(asyncio.BufferedProtocol):
 
     # ---- its owner calls these
 
+    def carry(self, link: Link) -> None:
+        """From now on this link decides."""
+        self.link, self.linked = link, True
+
     def flush(self) -> None:
         """Send what the link has to send, as far as the kernel takes it."""
-        link, transport = self.link, self.transport
-        if transport is None or self.gone or self._flushing:
+        if self.transport is None or self.gone or self._flushing or not self.linked:
             return
+        link, transport = self.link, self.transport
         self._flushing = True  # a full buffer calls pause_writing, and that may come back to us
         try:
             while self.writable:
@@ -141,10 +149,11 @@ class Wire(asyncio.BufferedProtocol):
         self.gone = True
         if self._timer is not None:
             self._timer.cancel()
-        self.link.lost(now_s())
         if self.transport is not None:
             self.transport.close()
-        self._changed(self)
+        if self.linked:
+            self.link.lost(now_s())
+            self._changed(self)
 
     def abort(self) -> None:
         """Close it at once."""

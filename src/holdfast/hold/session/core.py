@@ -126,7 +126,7 @@ class Session:
         return max(0, free)
 
     def write(self, data: Buffer) -> int:
-        """Take as much of ``data`` as there is room for; gives how much that was. It must not change any more.
+        """Take as much of ``data`` as there is room for; gives how much. It must not change any more.
 
         Raises:
             UsageError: after :meth:`finish`, or the session has ended.

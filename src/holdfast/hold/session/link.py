@@ -89,6 +89,7 @@ class Link:
         self._waiting: dict[int, bytes] = {}
         self._frame_bytes: dict[int, int] = {}
         self._last_handle = 0
+        self._greet = False
         self._later: list[Session] = []  # sessions to open once the transport is up
         self._outbox: deque[Buffer] = deque()
         self._seal_out: Seal | None = None
@@ -150,13 +151,16 @@ class Link:
     def pull(self, room: int, now_s: float) -> list[Buffer]:
         """What is to go out now: about ``room`` bytes at most, and what is small regardless."""
         parts: list[Buffer] = []
-        # Positions go first: credit and acknowledgements must not wait behind data.
+        if self._greet and self.heart is not None and not self._waiting:
+            self._greet = False
+            self._ping(self.heart.ping(now_s))
+        if self._outbox:
+            parts += self._outbox
+            self._outbox.clear()
+        # Before any data: credit and acknowledgements must not wait behind it.
         for handle, session in self._sessions.items():
             if session.ack_now and handle not in self._waiting:
                 self._put(parts, Kind.ACK, handle, PAIR.pack(*session.acknowledged()))
-        if self._outbox:
-            parts[:0] = self._outbox
-            self._outbox.clear()
         for handle, session in list(self._sessions.items()):
             if handle not in self._waiting:
                 room -= self._emit(parts, handle, session, room)
@@ -415,6 +419,9 @@ class Link:
         self._parser.cut_through = not self._channel.sealed
         self.heart = Heartbeat(self._rhythm, now_s)
         self.heart.agree(agreed.heartbeat)
+        if self._host is None:
+            # The first measures the round trip, without which doubt would have to wait for a second.
+            self._greet = True
 
     def _attach(self, handle: int, agreed: Agreed, now_s: float) -> None:
         """The newest transport wins; the one before is told last."""

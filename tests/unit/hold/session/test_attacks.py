@@ -138,7 +138,9 @@ def test_noise_ends_in_a_typed_refusal(seed: int) -> None:
     joined = pair.join()
     for _ in range(30):
         link, source = chance.choice(((joined.far, joined.near), (joined.near, joined.far)))
-        data = bytearray(b"".join(source.pull(1 << 16, pair.now_s)) or chance.randbytes(chance.randint(1, 99)))
+        data = bytearray(
+            b"".join(source.pull(1 << 16, pair.now_s)) or chance.randbytes(chance.randint(1, 99))
+        )
         if chance.random() < 0.4:
             data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
         try:

@@ -187,7 +187,9 @@ def test_a_refusal_without_proof_ends_nothing() -> None:
     joined = pair.join()
     joined.forth()
     forger = Pair(seed=3)
-    forger.channel = type(pair.channel)("psk", b"", bytes(32), pair.channel.agreement, forger.chance.randbytes)
+    forger.channel = type(pair.channel)(
+        "psk", b"", bytes(32), pair.channel.agreement, forger.chance.randbytes
+    )
     forged = forger.join()
     forged.near.pull(1 << 16, forger.now_s)
     forged.far.receive(joined.said[0], forger.now_s)
