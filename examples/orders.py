@@ -1,4 +1,4 @@
-"""Order entry in the style of a trading gateway: each order is acknowledged in sequence, whatever the network does.
+"""Order entry as at a trading gateway: each order is reported in sequence, whatever the network does.
 
     python orders.py serve tcp://127.0.0.1:7001
     python orders.py send tcp://127.0.0.1:7001 1000

@@ -127,7 +127,8 @@ class Keeper:
         if session.core.ended and not session.core.into.held_bytes:
             for other in [one for one in self._wires if not one.gone]:
                 asyncio.get_running_loop().call_soon(other.give_up)
-        self._event.set()
+        if self._needs_transport or session.core.ended:
+            self._event.set()
 
     @property
     def _needs_transport(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from holdfast.hold.drivers.policy import now_s
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.link import Link
+from holdfast.hold.session.terms import ACK_DELAY_S
 
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
@@ -135,6 +136,8 @@ class Wire(asyncio.BufferedProtocol):
                 if not parts:
                     break
                 transport.writelines(parts)
+                if sum(map(len, parts)) < HIGH_BYTES:
+                    break  # that was all
         finally:
             self._flushing = False
         if link.over:
@@ -163,6 +166,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def _set_timer(self) -> None:
         now = now_s()
+        if self._timer is not None and self._due_s <= now + ACK_DELAY_S:
+            return  # nothing is ever due sooner than that
         due_s = self.link.next_s(now)
         if self._timer is not None:
             if self._due_s <= due_s:

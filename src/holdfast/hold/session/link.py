@@ -159,7 +159,10 @@ class Link:
             self._outbox.clear()
         # Before any data: credit and acknowledgements must not wait behind it.
         for handle, session in self._sessions.items():
-            if session.ack_now and handle not in self._waiting:
+            # What is due later anyway goes along with data.
+            if (
+                session.ack_now or (session.due_s() and session.out.sendable())
+            ) and handle not in self._waiting:
                 self._put(parts, Kind.ACK, handle, PAIR.pack(*session.acknowledged()))
         for handle, session in list(self._sessions.items()):
             if handle not in self._waiting:
@@ -462,6 +465,8 @@ class Link:
                 self._put(parts, Kind.RESET, handle, Reset(code=session.code or 0).SerializeToString())
             return 0
         out, sent = session.out, 0
+        if out.cursor == out.last and not session.say_now:
+            return 0
         largest = min(session.terms.frame_bytes, session.peer_frame_bytes)
         while sent < room and (size := min(out.sendable(), largest, room - sent)):
             offset = out.cursor
