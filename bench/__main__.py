@@ -15,9 +15,9 @@ from bench.programs import Programs
 from bench.slowdown import Slowdown
 from bench.tools import Tools, machine, say
 
-SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams")
-PROMISING = {"flood", "programs", "receive", "datagrams"}
-UNPRIVILEGED = {"receive", "datagrams"}
+SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams", "session")
+PROMISING = {"flood", "programs", "receive", "datagrams", "session"}
+WITHOUT_BPF = {"receive", "datagrams", "session"}
 
 
 def main() -> None:
@@ -36,7 +36,11 @@ def main() -> None:
         Receive().run(verdicts)
     if "datagrams" in wanted:
         Datagrams().run(verdicts)
-    if set(wanted) - UNPRIVILEGED:
+    if "session" in wanted:
+        from bench.session import Sessions  # needs websockets and grpcio, likewise
+
+        Sessions().run(verdicts)
+    if set(wanted) - WITHOUT_BPF:
         watching(wanted, verdicts)
     if PROMISING & set(wanted):
         verdicts.show()

@@ -57,6 +57,7 @@ def test_orders_stay_in_sequence() -> None:
         assert path.resets >= 5 and " 0 resumes" not in told
 
 
+@pytest.mark.slow
 def test_a_file_arrives_whole(tmp_path: Path) -> None:
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.write_bytes(bytes(range(256)) * 4000)
@@ -70,6 +71,7 @@ def test_a_file_arrives_whole(tmp_path: Path) -> None:
     assert copy.read_bytes() == original.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_chat_hears_everybody_once() -> None:
     with running("chat.py", "room", "tcp://127.0.0.1:0") as (_, url), relay(port_of(url), 3, 700, 6) as path:
         where = f"tcp://127.0.0.1:{path.port}"

@@ -24,7 +24,7 @@ HOLD = ROOT / "docs/reference/hold"
 PAGES = [
     *(
         HOLD / f"{page}.md"
-        for page in ("recv", "recv_into", "sendall", "connection", "stream", "errors", "flags")
+        for page in ("recv", "recv_into", "sendall", "connection", "stream", "session", "errors", "flags")
     ),
     ROOT / "docs/howto/connection-reset-in-python.md",
     ROOT / "docs/explanation/recv-and-resets.md",

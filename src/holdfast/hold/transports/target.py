@@ -35,6 +35,11 @@ class Target:
         Raises:
             UsageError: it is none, with what is wrong.
         """
+        if url.startswith("unix://"):
+            path = url.removeprefix("unix://")
+            if not path or "\0" in path or len(path.encode()) > 107:  # struct sockaddr_un
+                raise UsageError(f"{url!r} needs a path of 1 to 107 bytes: unix:///run/name.sock")
+            return cls("unix", path=path)
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -44,11 +49,6 @@ class Target:
             raise UsageError(f"{url!r} begins with none of {', '.join(f'{one}://' for one in SCHEMES)}.")
         if parts.query or parts.fragment or parts.username is not None:
             raise UsageError(f"{url!r} has more than a host and a port: give the rest as arguments.")
-        if parts.scheme == "unix":
-            path = f"{parts.netloc}{parts.path}"
-            if not path or len(path.encode()) > 107:  # struct sockaddr_un
-                raise UsageError(f"{url!r} needs a path of 1 to 107 bytes: unix:///run/name.sock")
-            return cls("unix", path=path)
         if not host or port is None or parts.path not in ("", "/"):
             raise UsageError(f"{url!r} needs a host and a port: {parts.scheme}://host:port")
         return cls(parts.scheme, host, port)
