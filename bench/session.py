@@ -150,7 +150,8 @@ def fault_row(name: str, found: Suffered) -> list[str]:
 
 
 def _certificate(folder: Path) -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes",
+               "-pkeyopt", "ec_paramgen_curve:prime256v1",
                "-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem"), "-days", "2",
                "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=30)
