@@ -28,6 +28,9 @@ EXPECTED_S = 0.5
 
 LONGEST_MS = 2**31
 
+LEAD = 0.9
+"""The part of its interval after which a client speaks, so that its PING comes before the server's own."""
+
 
 class Life(StrEnum):
     """What is thought of the peer."""
@@ -110,6 +113,7 @@ class Heartbeat:
     Args:
         rhythm: what this end can and wants.
         now_s: seconds on a clock that goes on while the machine sleeps (CLOCK_BOOTTIME).
+        lead: the part of its interval after which this end speaks; LEAD at one end saves the other's.
     """
 
     __slots__ = (
@@ -118,6 +122,7 @@ class Heartbeat:
         "_hear_every_s",
         "_heard_s",
         "_id",
+        "_lead",
         "_looked_s",
         "_ping_came_s",
         "_pinged_s",
@@ -130,8 +135,8 @@ class Heartbeat:
         "trip",
     )  # fmt: skip
 
-    def __init__(self, rhythm: Rhythm, now_s: float) -> None:
-        self.rhythm = rhythm
+    def __init__(self, rhythm: Rhythm, now_s: float, lead: float = 1.0) -> None:
+        self.rhythm, self._lead = rhythm, lead
         self.trip = RoundTrip()
         self.stalls = self.slowed = 0
         self._send_every_s = self._hear_every_s = NEVER
@@ -150,7 +155,7 @@ class Heartbeat:
         except DecodeError:
             peer = WireTerms()
         can_ms, want_ms = round(self.rhythm.can_s * 1000), round(self.rhythm.want_s * 1000)
-        self._send_every_s = interval_s(can_ms, min(peer.want_ms, LONGEST_MS))
+        self._send_every_s = self._lead * interval_s(can_ms, min(peer.want_ms, LONGEST_MS))
         self._hear_every_s = interval_s(min(peer.can_ms, LONGEST_MS), want_ms)
 
     @property

@@ -30,7 +30,10 @@ from holdfast.hold.transports.trust import NotTrusted, channel, check_creds, che
 
 Handle = Callable[[Session], Awaitable[None]]
 LOOK_S = 0.25
-"""How often is looked for sessions that were away for too long."""
+"""How often is looked at the sessions that are away."""
+
+SWEEP_EVERY = 40
+"""In looks: how often at all of them, also those whose handler has gone."""
 
 
 class SessionServer:
@@ -90,6 +93,8 @@ class SessionServer:
         self._sessions: dict[bytes, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wires: set[Wire] = set()
+        self._away: set[Session] = set()
+        self._looks = 0
         self._looking: asyncio.TimerHandle | None = None
 
     # ---- life
@@ -234,6 +239,8 @@ class SessionServer:
                 session.wire, session.peer = wire, wire.peer
             elif session.wire is wire:
                 session.wire = None
+            if one.suspended_s is not None:
+                self._away.add(session)
             session.changed()
         if wire.gone:
             self._wires.discard(wire)
@@ -262,16 +269,16 @@ class SessionServer:
 
     def _look(self) -> None:
         """Who was away for too long?"""
-        for session in list(self._sessions.values()):
-            if session.core.suspended_s is not None:
-                session.core.look(now_s())
-                if session.core.ended:
-                    self.host.forget(session.core)
-                    session.changed()
-        for one in [one for one in self.host.sessions if one.suspended_s is not None]:
-            one.look(now_s())  # those whose handler has gone, but whose last word was not confirmed
-            if one.ended:
-                self.host.forget(one)
+        for session in list(self._away):
+            session.core.look(now_s())
+            if session.core.ended:
+                self.host.forget(session.core)
+                session.changed()
+            if session.core.suspended_s is None:
+                self._away.discard(session)
+        self._looks += 1
+        if self._looks % SWEEP_EVERY == 0:
+            self.host.look(now_s())
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from struct import Struct
 
-from holdfast.hold.heartbeat import Heartbeat, Life, Rhythm
+from holdfast.hold.heartbeat import LEAD, Heartbeat, Life, Rhythm
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session, Why
 from holdfast.hold.session.frames import (
@@ -420,7 +420,7 @@ class Link:
         self._parser.largest_bytes = session.terms.frame_bytes + OFFSET.size + TAG_BYTES
         self._parser.largest_bytes = max(self._parser.largest_bytes, UNPROVEN_BYTES)
         self._parser.cut_through = not self._channel.sealed
-        self.heart = Heartbeat(self._rhythm, now_s)
+        self.heart = Heartbeat(self._rhythm, now_s, LEAD if self._host is None else 1.0)
         self.heart.agree(agreed.heartbeat)
         if self._host is None:
             # The first measures the round trip, without which doubt would have to wait for a second.
