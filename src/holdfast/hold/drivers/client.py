@@ -317,7 +317,7 @@ class Dial:
         elif tls is not None:
             raise UsageError(f"A TLS context has no use with {target.scheme}://: use tls://.")
         self._dialer = Dialer(
-            target, key_of(psk), tls, self._policy.profile.policy if target.scheme != "unix" else None,
+            target, key_of(psk), tls, self._policy.socket_policy if target.scheme != "unix" else None,
             own_users() if peers is None else frozenset(peers),
         )  # fmt: skip
         self._deadline, self._observer = deadline, observer

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.session.terms import Terms
-from holdfast.policy import DEFAULT_PROFILE, Backoff, Profile, RetryBudget
+from holdfast.policy import DEFAULT_PROFILE, Backoff, Profile, RetryBudget, SocketPolicy
+
+NOTSENT_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ class SessionPolicy:
     rhythm: Rhythm | None = None
     backoff: Backoff = field(default_factory=Backoff)
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(min_retries=20))
+
+    @property
+    def socket_policy(self) -> SocketPolicy:
+        """The profile's, but with room in the kernel for two of our writes.
+
+        Below one write, each is cut in two: measured here, half of the throughput of a bulk transfer. What
+        waits there holds a PING up for 4 ms at 1 Gbit/s.
+        """
+        return replace(self.profile.policy, notsent_lowat_bytes=NOTSENT_BYTES)
 
     def terms(self) -> Terms:
         """What goes on the wire of it."""

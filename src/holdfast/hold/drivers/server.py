@@ -216,7 +216,7 @@ class SessionServer:
             if self._target.scheme == "unix":
                 check_creds(sock, self._peers)
             else:
-                apply(self._policy.profile.policy, sock)
+                apply(self._policy.socket_policy, sock)
         except NotTrusted as error:
             LOGGER.warning("transport refused: %s", error)
             wire.abort()
