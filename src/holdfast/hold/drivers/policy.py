@@ -35,7 +35,7 @@ class SessionPolicy:
 
     profile: Profile = DEFAULT_PROFILE
     window_bytes: int = 4 << 20
-    frame_bytes: int = 1 << 17
+    frame_bytes: int = 1 << 18
     keep_s: float = 120.0
     handshake_s: float = 10.0
     rhythm: Rhythm | None = None

@@ -35,7 +35,7 @@ class Terms:
     """
 
     window_bytes: int = 4 << 20
-    frame_bytes: int = 1 << 17
+    frame_bytes: int = 1 << 18
     keep_s: float = 120.0
     handshake_s: float = HANDSHAKE_S
     rhythm: Rhythm = field(default_factory=Rhythm)
