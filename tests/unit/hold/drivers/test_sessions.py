@@ -121,6 +121,24 @@ def test_a_stranger_on_a_unix_socket_is_refused(tmp_path: Path) -> None:
         run(work)
 
 
+def test_only_the_socket_of_a_server_that_is_gone_is_replaced(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/s.sock"
+
+    async def work() -> None:
+        async with holdfast.serve(echo, url, policy=POLICY):
+            with pytest.raises(OSError, match="in use"):
+                await holdfast.serve(echo, url, policy=POLICY)
+        async with holdfast.serve(echo, url, policy=POLICY):
+            pass
+
+    run(work)
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with pytest.raises(OSError, match="in use"):
+        run(lambda: holdfast.serve(echo, f"unix://{file}", policy=POLICY).start())
+    assert file.read_text() == "precious"
+
+
 def test_a_restarted_server_is_told_at_once() -> None:
     async def work() -> float:
         server = await holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY)
