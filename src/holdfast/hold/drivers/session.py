@@ -141,7 +141,10 @@ class Session:
                 raise UsageError("another task is receiving on this session; let one task do it")
             self._readable = asyncio.get_running_loop().create_future()
             try:
-                await _until(self._readable, deadline)
+                if deadline is None:
+                    await self._readable  # nobody else waits for it, so it may be cancelled
+                else:
+                    await _until(self._readable, deadline)
             finally:
                 self._readable = None
 
