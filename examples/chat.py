@@ -73,11 +73,12 @@ def join(url: str, name: str) -> None:
             while data := session.recv(LONGEST_BYTES):
                 print(data.decode("utf-8", "replace"), end="", flush=True)
 
-        threading.Thread(target=show, daemon=True).start()
+        shown = threading.Thread(target=show, daemon=True)
+        shown.start()
         for line in sys.stdin:
             session.send(line.encode())
-        session.flush()
-        session.abort()
+        session.send_eof()
+        shown.join()  # until the room has said the last, too
 
 
 if __name__ == "__main__":

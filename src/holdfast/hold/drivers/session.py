@@ -258,7 +258,7 @@ class Session:
         try:
             if kind is not None:
                 await self.abort()
-            elif not self.core.ended:
+            elif not self.core.ended and self.core.state is not State.RESETTING:
                 await self._leave()
         finally:
             if self.leave is not None:

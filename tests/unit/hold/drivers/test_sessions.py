@@ -215,6 +215,15 @@ def test_an_observer_hears_of_a_recovery() -> None:
     assert 0 < told[2].recovery_s < 2 and told[2].replayed_bytes == 0
 
 
+def test_leaving_after_giving_up_is_quiet() -> None:
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:  # noqa: SIM117
+            async with holdfast.connect(server.url, policy=POLICY) as session:
+                await session.abort()
+
+    run(work)
+
+
 def test_a_handler_that_fails_ends_its_session_only() -> None:
     async def fail(session: Session) -> None:
         if await session.recv() == b"fail":
