@@ -16,9 +16,9 @@ from bench.programs import Programs
 from bench.slowdown import Slowdown
 from bench.tools import Tools, machine, say
 
-SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams", "capture")
-PROMISING = {"flood", "programs", "receive", "datagrams", "capture"}
-UNPRIVILEGED = {"receive", "datagrams", "capture"}
+SECTIONS = ("flood", "programs", "hooks", "traffic", "receive", "datagrams", "capture", "session")
+PROMISING = {"flood", "programs", "receive", "datagrams", "capture", "session"}
+UNPRIVILEGED = {"receive", "datagrams", "capture", "session"}
 
 
 def main() -> None:
@@ -39,6 +39,10 @@ def main() -> None:
         Datagrams().run(verdicts)
     if "capture" in wanted:
         Capture().run(verdicts)
+    if "session" in wanted:
+        from bench.session import Sessions  # needs websockets and grpcio, likewise
+
+        Sessions().run(verdicts)
     if set(wanted) - UNPRIVILEGED:
         watching(wanted, verdicts)
     if PROMISING & set(wanted):

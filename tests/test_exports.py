@@ -10,6 +10,7 @@ import holdfast
 
 PUBLIC = [
     "Backoff",
+    "BlockingSession",
     "Cancelled",
     "CauseSource",
     "Connection",
@@ -33,7 +34,10 @@ PUBLIC = [
     "RetryBudget",
     "RetryPolicy",
     "Retrying",
+    "Session",
     "SessionLost",
+    "SessionPolicy",
+    "SessionServer",
     "SocketPolicy",
     "Stream",
     "Truncated",

@@ -15,6 +15,8 @@ from pathlib import Path
 from holdfast import policy
 from holdfast.causes import CAUSES, IETF_CODES, MPTCP_CODES, NOISE, Cause, Family, NoiseClass
 from holdfast.hold.classify import Phase, Verdict, classify
+from holdfast.hold.session.codes import Code
+from holdfast.hold.session.states import Event, State, diagram
 from holdfast.watch.kernel.abilities import ABILITIES, UNTOLD_WITHOUT_REASON, KernelAbility, Version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -361,10 +363,47 @@ def errors_page() -> str:
     return with_part(ERRORS, ERRORS_BEGIN, lines)
 
 
+PROTOCOL = "docs/reference/protocol.md"
+PROTOCOL_BEGIN = "<!-- From here: written by `make docs` from the code's tables of states and codes. -->\n"
+
+
+def protocol_page() -> str:
+    """docs/reference/protocol.md, whose states and codes come from the code's and whose prose stays."""
+    lines = [
+        "",
+        "## States",
+        "",
+        "What is not in this diagram may not happen: from the peer it is a violation, and the state stays.",
+        "",
+        "```mermaid",
+        diagram(),
+        "```",
+        "",
+        "| state | meaning |",
+        "|---|---|",
+        *(f"| `{state}` | {state.sentence} |" for state in State),
+        "",
+        "| event | meaning |",
+        "|---|---|",
+        *(f"| `{event}` | {event.sentence} |" for event in Event),
+        "",
+        "## Codes",
+        "",
+        "Of `RESET`, and of the violations that end a transport. Applications may use those from 256 on.",
+        "",
+        "| code | name | meaning |",
+        "|---|---|---|",
+        *(f"| {code:d} | `{code.name}` | {code.sentence} |" for code in Code),
+        "",
+    ]
+    return with_part(PROTOCOL, PROTOCOL_BEGIN, lines)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/causes.md": causes_page,
     "docs/reference/compatibility.md": compatibility_page,
     ERRORS: errors_page,
+    PROTOCOL: protocol_page,
     TUNING: tuning_page,
 }
 

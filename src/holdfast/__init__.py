@@ -28,14 +28,19 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from holdfast.hold.addressed import connect, serve
     from holdfast.hold.cause_source import CauseSource
     from holdfast.hold.connection import Connection
-    from holdfast.hold.dial import connect, connect_async
+    from holdfast.hold.dial import connect_async
+    from holdfast.hold.drivers.blocking import BlockingSession
+    from holdfast.hold.drivers.policy import SessionPolicy
+    from holdfast.hold.drivers.server import SessionServer
+    from holdfast.hold.drivers.session import Session
     from holdfast.hold.fastopen import FastOpen
     from holdfast.hold.options import apply, effective
     from holdfast.hold.receive import recv, recv_into, sendall
     from holdfast.hold.retry import Retrying, retry, retrying
-    from holdfast.hold.stream import Stream, serve, wrap
+    from holdfast.hold.stream import Stream, wrap
     from holdfast.policy import (
         PROFILES,
         Backoff,
@@ -47,14 +52,19 @@ if TYPE_CHECKING:
 
 # Where each name that needs Linux, or more than a moment to load, is found when it is first asked for.
 _LATER = {
+    "holdfast.hold.addressed": ("connect", "serve"),
     "holdfast.hold.cause_source": ("CauseSource",),
     "holdfast.hold.connection": ("Connection",),
-    "holdfast.hold.dial": ("connect", "connect_async"),
+    "holdfast.hold.dial": ("connect_async",),
+    "holdfast.hold.drivers.blocking": ("BlockingSession",),
+    "holdfast.hold.drivers.policy": ("SessionPolicy",),
+    "holdfast.hold.drivers.server": ("SessionServer",),
+    "holdfast.hold.drivers.session": ("Session",),
     "holdfast.hold.fastopen": ("FastOpen",),
     "holdfast.hold.options": ("apply", "effective"),
     "holdfast.hold.receive": ("recv", "recv_into", "sendall"),
     "holdfast.hold.retry": ("Retrying", "retry", "retrying"),
-    "holdfast.hold.stream": ("Stream", "serve", "wrap"),
+    "holdfast.hold.stream": ("Stream", "wrap"),
     "holdfast.policy": ("PROFILES", "Backoff", "KeepAlive", "RetryBudget", "RetryPolicy", "SocketPolicy"),
 }
 _HOME = {name: module for module, names in _LATER.items() for name in names}
@@ -62,6 +72,7 @@ _HOME = {name: module for module, names in _LATER.items() for name in names}
 __all__ = [
     "PROFILES",
     "Backoff",
+    "BlockingSession",
     "Cancelled",
     "CauseSource",
     "Connection",
@@ -84,7 +95,10 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "Retrying",
+    "Session",
     "SessionLost",
+    "SessionPolicy",
+    "SessionServer",
     "SocketPolicy",
     "Stream",
     "Truncated",

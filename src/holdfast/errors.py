@@ -172,18 +172,42 @@ class ConnectionClosed(ConnectionLost, BrokenPipeError):
 
 
 class SessionLost(ConnectionLost):
-    """A session ended for good: it was not, or could not be, resumed.
+    """A session ended for good: it was given up, or was not, or could not be, resumed.
 
     Attributes:
         confirmed_bytes: how many of the bytes sent the peer's session has confirmed.
+        written_bytes: how many bytes the application had given to it.
+        why: what ended it, in words.
+        code: the code of the RESET, None if there was none.
     """
 
-    def __init__(self, loss: Loss, *, confirmed_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        *,
+        confirmed_bytes: int = 0,
+        written_bytes: int = 0,
+        why: str = "",
+        code: int | None = None,
+    ) -> None:
         super().__init__(loss)
-        self.confirmed_bytes = confirmed_bytes
+        self.confirmed_bytes, self.written_bytes = confirmed_bytes, written_bytes
+        self.why, self.code = why, code
+        if why:
+            self.remedy = (
+                "Begin a new session, and ask the peer's application what it has before you repeat the rest.",
+            )
+
+    def __str__(self) -> str:
+        if not self.why:
+            return super().__str__()
+        told = f"the peer has confirmed {self.confirmed_bytes} of {self.written_bytes} bytes"
+        peer = self.peer or "its peer"
+        return f"The session with {peer} has ended: {self.why}; {told}. {' '.join(self.remedy)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.loss,), {"confirmed_bytes": self.confirmed_bytes}
+        names = ("confirmed_bytes", "written_bytes", "why", "code", "remedy")
+        return type(self), (self.loss,), {name: getattr(self, name) for name in names}
 
 
 class Truncated(HoldfastError, EOFError):

@@ -16,6 +16,7 @@ import pytest
 import holdfast
 from holdfast import Connection, ConnectionReset, Explanation, HoldfastError, Stream
 from holdfast.errors import Loss
+from holdfast.hold import stream
 from holdfast.hold.log import BURST, LOGGER, PER_SECOND, log_loss
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,7 +24,7 @@ HOLD = ROOT / "docs/reference/hold"
 PAGES = [
     *(
         HOLD / f"{page}.md"
-        for page in ("recv", "recv_into", "sendall", "connection", "stream", "errors", "flags")
+        for page in ("recv", "recv_into", "sendall", "connection", "stream", "session", "errors", "flags")
     ),
     ROOT / "docs/howto/connection-reset-in-python.md",
     ROOT / "docs/explanation/recv-and-resets.md",
@@ -107,7 +108,7 @@ def test_the_signature_of_each_method_is_on_the_page(kind: type) -> None:
     assert [printed(call) for call in calls if f"{printed(call)}`" not in page] == []
 
 
-@pytest.mark.parametrize("call", [holdfast.wrap, holdfast.serve])
+@pytest.mark.parametrize("call", [holdfast.wrap, stream.serve])
 def test_the_makers_of_a_stream_are_on_its_page(call: Callable[..., Any]) -> None:
     assert f"`await {printed(call)}`" in text(HOLD / "stream.md")
 

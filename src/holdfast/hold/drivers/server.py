@@ -1,0 +1,310 @@
+"""The server's end: accepts transports, runs a handler for each session, forgets who is away too long."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import socket
+import ssl
+import stat
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Generator
+from typing import Any, Self
+
+from holdfast.errors import DeadlineExceeded, SessionLost, UsageError
+from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
+from holdfast.hold.drivers.session import Session
+from holdfast.hold.drivers.wire import LOGGER, Wire
+from holdfast.hold.options import apply
+from holdfast.hold.session import core
+from holdfast.hold.session.host import Host
+from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
+from holdfast.hold.session.link import Link
+from holdfast.hold.session.states import State
+from holdfast.hold.session.terms import Memory
+from holdfast.hold.transports.dial import own_users
+from holdfast.hold.transports.target import Target
+from holdfast.hold.transports.trust import NotTrusted, channel, check_creds, check_plain, key_of, server_tls
+
+Handle = Callable[[Session], Awaitable[None]]
+LOOK_S = 0.25
+"""How often is looked at the sessions that are away."""
+
+SWEEP_EVERY = 40
+"""In looks: how often at all of them, also those whose handler has gone."""
+
+
+class SessionServer:
+    """Serves sessions on one address: ``async with`` it, or ``await`` it and ``close`` it.
+
+    Args:
+        handle: run in a task for each session; when it returns, the session is closed.
+        url: ``tcp://host:port``, ``tls://host:port`` or ``unix:///path``; port 0: the kernel chooses.
+        policy: how sessions are kept.
+        psk: a pre-shared key of at least 32 bytes, or the path of a file that only its owner may read.
+        certificate, key: the PEM files of ``tls://``; the key only for its owner to read.
+        observer: told of every :class:`~holdfast.hold.drivers.policy.SessionEvent`.
+        peers: whose processes may dial a Unix socket; None: this user's and root's.
+        memory_bytes: what all sessions may buffer.
+        most_sessions, most_half_open: how many there may be.
+        sock: a bound socket to use instead of binding one.
+
+    Raises:
+        UsageError: what is asked for cannot be, or would not be safe.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        url: str,
+        *,
+        policy: SessionPolicy | None = None,
+        psk: bytes | str | os.PathLike[str] | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        observer: Observer | None = None,
+        peers: Collection[int] | None = None,
+        memory_bytes: int = 1 << 30,
+        most_sessions: int = 100_000,
+        most_half_open: int = 512,
+        sock: socket.socket | None = None,
+    ) -> None:
+        self._target, self._policy = Target.parse(url), policy or SessionPolicy()
+        self._key = key_of(psk)
+        self._tls: ssl.SSLContext | None = None
+        binding = b""
+        if self._target.scheme == "tls":
+            if certificate is None or key is None:
+                raise UsageError("tls:// needs certificate= and key=, the paths of PEM files.")
+            self._tls, binding = server_tls(certificate, key)
+        elif certificate is not None or key is not None:
+            raise UsageError(f"A certificate has no use with {self._target.scheme}://: use tls://.")
+        self._channel = channel(self._target, self._key, binding)
+        self._handle, self._observer = handle, observer
+        self._peers = own_users() if peers is None else frozenset(peers)
+        self.host = Host(
+            self._policy.terms(), Memory(memory_bytes), os.urandom(ID_BYTES + KEY_BYTES),
+            most_sessions=most_sessions, most_half_open=most_half_open,
+        )  # fmt: skip
+        self._sock = sock
+        self._server: asyncio.Server | None = None
+        self._sessions: dict[bytes, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wires: set[Wire] = set()
+        self._away: set[Session] = set()
+        self._looks = 0
+        self._looking: asyncio.TimerHandle | None = None
+
+    # ---- life
+
+    async def start(self) -> Self:
+        """Begin to listen.
+
+        Raises:
+            OSError: the address cannot be bound.
+            UsageError: others than this host could reach it, without encryption or authentication.
+        """
+        loop = asyncio.get_running_loop()
+        sock = self._sock or self._bind()
+        try:
+            if self._target.scheme == "tcp":
+                check_plain(sock.getsockname()[0], self._key)
+            sock.setblocking(False)
+            self._server = await loop.create_server(self._accept, sock=sock, ssl=self._tls, backlog=1024)
+        except BaseException:
+            sock.close()
+            raise
+        self._looking = loop.call_later(LOOK_S, self._look)
+        return self
+
+    def _bind(self) -> socket.socket:
+        target = self._target
+        if target.scheme == "unix":
+            sock = socket.socket(socket.AF_UNIX)
+            if isinstance(target.sockaddr, str):
+                _remove_left_over(target.sockaddr)
+            try:
+                sock.bind(target.sockaddr)
+            except OSError:
+                sock.close()
+                raise
+            return sock
+        family, _, _, _, address = socket.getaddrinfo(
+            target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        return sock
+
+    @property
+    def url(self) -> str:
+        """Where clients dial, with the port that the kernel chose."""
+        if self._server is None or self._target.scheme == "unix":
+            return str(self._target)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return str(Target(self._target.scheme, host, port))
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Those that have not ended."""
+        return list(self._sessions.values())
+
+    def counts(self) -> dict[State, int]:
+        """How many sessions are in each state."""
+        return dict(Counter(session.state for session in self._sessions.values()))
+
+    def drain(self, after_s: float = 1.0) -> None:
+        """Take no new sessions, and ask those that are there to come back on another transport.
+
+        Args:
+            after_s: how long they may take, so that they do not all come at once.
+        """
+        self.host.draining = True
+        for wire in list(self._wires):
+            if wire.link.up:
+                wire.link.go_away(after_s * random.random())
+                wire.flush()
+
+    async def close(self) -> None:
+        """Stop: transports are closed, handlers are cancelled, and their sessions are forgotten."""
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for wire in list(self._wires):
+            wire.give_up()
+        await asyncio.sleep(0)  # transports close in the next turn of the loop
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.start().__await__()
+
+    # ---- transports
+
+    def _accept(self) -> Wire:
+        wire = _Accepted(self)
+        link = Link(
+            self._channel,
+            now_s(),
+            host=self.host,
+            handshake_s=self._policy.handshake_s,
+            on_session=lambda session: self._begin(session, wire),
+            on_over=lambda: self._over(wire),
+        )
+        wire.carry(link)
+        return wire
+
+    def met(self, wire: Wire) -> None:
+        """A transport is there."""
+        transport = wire.transport
+        assert transport is not None  # it was just made
+        if wire.link.over:  # too many handshakes
+            wire.abort()
+            return
+        sock = transport.get_extra_info("socket")
+        try:
+            if self._target.scheme == "unix":
+                check_creds(sock, self._peers)
+            else:
+                apply(self._policy.socket_policy, sock)
+        except NotTrusted as error:
+            LOGGER.warning("transport refused: %s", error)
+            wire.abort()
+            return
+        self._wires.add(wire)
+        wire.flush()  # sets the timer of the handshake
+
+    def _over(self, wire: Wire) -> None:
+        """A newer transport took its last session: close it when this turn is over."""
+        asyncio.get_running_loop().call_soon(wire.flush)
+
+    def changed(self, wire: Wire) -> None:
+        """Something happened to a transport: its sessions may have to know."""
+        link = wire.link
+        for one in link.sessions if not wire.gone else link.carried:
+            session = self._sessions.get(one.id)
+            if session is None:
+                continue
+            if one.link is link:
+                session.wire, session.peer = wire, wire.peer
+            elif session.wire is wire:
+                session.wire = None
+            if one.suspended_s is not None:
+                self._away.add(session)
+            session.changed()
+        if wire.gone:
+            self._wires.discard(wire)
+
+    # ---- sessions
+
+    def _begin(self, one: core.Session, wire: Wire) -> None:
+        session = Session(one, self._observer)
+        session.wire, session.peer = wire, wire.peer
+        self._sessions[one.id] = session
+        task = asyncio.get_running_loop().create_task(self._run(session), name=f"session {session.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, session: Session) -> None:
+        try:
+            with contextlib.suppress(SessionLost, DeadlineExceeded):
+                async with session:
+                    await self._handle(session)
+        except Exception:  # noqa: BLE001 - the handler's own mistake ends its session, and no other
+            LOGGER.exception("the handler of session %s failed", session.id)
+        finally:
+            self._sessions.pop(session.core.id, None)
+            if session.core.ended:
+                self.host.forget(session.core)
+
+    def _look(self) -> None:
+        """Who was away for too long?"""
+        for session in list(self._away):
+            session.core.look(now_s())
+            if session.core.ended:
+                self.host.forget(session.core)
+                session.changed()
+            if session.core.suspended_s is None:
+                self._away.discard(session)
+        self._looks += 1
+        if self._looks % SWEEP_EVERY == 0:
+            self.host.look(now_s())
+        self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+
+def _remove_left_over(path: str) -> None:
+    """Remove the socket of a server that is gone; a file, or a socket on which somebody listens, stays."""
+    with contextlib.suppress(OSError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(path) == errno.ECONNREFUSED:
+                os.unlink(path)
+
+
+class _Accepted(Wire):
+    """A wire that tells its server when it is there."""
+
+    __slots__ = ("_serving",)
+
+    def __init__(self, serving: SessionServer) -> None:
+        super().__init__(serving.changed)
+        self._serving = serving
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._serving.met(self)

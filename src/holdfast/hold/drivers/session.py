@@ -1,0 +1,361 @@
+"""A session of an asyncio program: a duplex stream of bytes that goes on when its connection is reset."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import ECONNRESET
+from types import TracebackType
+from typing import Self, TypeVar
+
+from holdfast.errors import DeadlineExceeded, Loss, SessionLost, Truncated, UsageError
+from holdfast.hold.drivers.policy import Happened, Observer, SessionEvent, now_s
+from holdfast.hold.drivers.wire import LOGGER, Wire
+from holdfast.hold.heartbeat import RoundTrip
+from holdfast.hold.session import core
+from holdfast.hold.session.codes import Code, sentence_of
+from holdfast.hold.session.states import State
+
+_E = TypeVar("_E", SessionLost, DeadlineExceeded)
+
+LEAVING_S = 30.0
+"""How long leaving ``async with`` waits for the peer to take the rest and to end its own direction."""
+
+CHUNK_BYTES = 1 << 18
+DONE = frozenset({State.CLOSED, State.CLOSING})
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCounters:
+    """What went through a session.
+
+    Attributes:
+        bytes_received: taken by this application.
+        bytes_sent: given by this application.
+        confirmed_bytes: of those, how many the peer's session has.
+        resumes: how often it was resumed.
+        replayed_bytes: what was sent again.
+        longest_gap_s: the longest time without transport.
+        rtt_s, rttvar_s: of the transport of the moment (RFC 6298), None if not measured.
+    """
+
+    bytes_received: int
+    bytes_sent: int
+    confirmed_bytes: int
+    resumes: int
+    replayed_bytes: int
+    longest_gap_s: float
+    rtt_s: float | None
+    rttvar_s: float | None
+
+
+class Session:
+    """One end of a session. One task may receive while another sends; cancelling either loses nothing.
+
+    Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without limit. Make one with
+    ``holdfast.connect("tls://...")``; a server's are made by ``holdfast.serve``.
+    """
+
+    __slots__ = (
+        "_done",
+        "_lost_at_s",
+        "_observer",
+        "_readable",
+        "_resumes",
+        "_told",
+        "_writable",
+        "core",
+        "gap_s",
+        "leave",
+        "peer",
+        "wire",
+    )
+
+    def __init__(self, state: core.Session, observer: Observer | None = None) -> None:
+        self.core = state
+        self.wire: Wire | None = None
+        self.peer: str | None = None
+        self.gap_s = 0.0
+        self.leave: Callable[[], object] | None = None
+        self._observer = observer
+        self._readable: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._done: asyncio.Future[None] | None = None
+        self._lost_at_s: float | None = None
+        self._resumes = 0
+        self._told: Happened | None = None
+
+    # ---- facts
+
+    @property
+    def id(self) -> str:
+        """The session's public name, in hexadecimal."""
+        return self.core.id.hex()
+
+    @property
+    def state(self) -> State:
+        """See the states of the protocol."""
+        return self.core.state
+
+    @property
+    def confirmed_bytes(self) -> int:
+        """How many of the bytes sent have arrived in the peer's session."""
+        return self.core.confirmed_bytes
+
+    @property
+    def counters(self) -> SessionCounters:
+        """What went through so far."""
+        heart = self.wire.link.heart if self.wire is not None else None
+        trip = heart.trip if heart is not None else RoundTrip()
+        out, into = self.core.out, self.core.into
+        return SessionCounters(
+            into.taken, out.end, self.core.confirmed_bytes, self.core.resumes, self.core.replayed_bytes,
+            self.gap_s, trip.srtt_s, trip.rttvar_s,
+        )  # fmt: skip
+
+    # ---- the application
+
+    async def recv(self, n: int = CHUNK_BYTES, *, deadline: float | None = None) -> bytes:
+        """Up to ``n`` bytes as soon as any are there; ``b""`` at the end of the peer's stream.
+
+        Raises:
+            DeadlineExceeded: nothing came; nothing is lost.
+            SessionLost: the session has ended otherwise, after all that had come was taken.
+            UsageError: another task is receiving.
+        """
+        one = self.core
+        while True:
+            data = one.read(n)
+            if data:
+                if one.ack_now and self.wire is not None:
+                    self.wire.flush()
+                return data
+            if one.into.ended or n <= 0:
+                return b""
+            if one.state in (State.RESET, State.LOST, State.RESETTING):
+                raise self.error()
+            if self._readable is not None:
+                raise UsageError("another task is receiving on this session; let one task do it")
+            self._readable = asyncio.get_running_loop().create_future()
+            try:
+                if deadline is None:
+                    await self._readable  # nobody else waits for it, so it may be cancelled
+                else:
+                    await _until(self._readable, deadline)
+            finally:
+                self._readable = None
+
+    async def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
+        """Exactly ``n`` bytes.
+
+        Raises:
+            Truncated: the stream ended before; ``partial`` is what there was.
+            DeadlineExceeded, SessionLost: as :meth:`recv`; ``partial`` is what had come, which later
+                calls do not give again.
+        """
+        parts = bytearray()
+        try:
+            while len(parts) < n:
+                data = await self.recv(n - len(parts), deadline=deadline)
+                if not data:
+                    raise Truncated(bytes(parts), f"{n} bytes had come")
+                parts += data
+        except (DeadlineExceeded, SessionLost) as error:
+            error.partial = bytes(parts)
+            raise
+        return bytes(parts)
+
+    async def send(self, data: bytes | bytearray | memoryview, *, deadline: float | None = None) -> None:
+        """Give all of ``data`` to the session, which keeps it until the peer has confirmed it.
+
+        It waits while the buffer is full: because the peer does not read, or no transport is there.
+
+        Raises:
+            DeadlineExceeded: ``sent_bytes`` is how much the session took; it will arrive.
+            SessionLost: the session has ended; ``sent_bytes`` likewise, ``confirmed_bytes`` what arrived.
+            UsageError: this direction was ended before.
+        """
+        one, at, size = self.core, 0, len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+        while True:
+            # A copy of each part, unless it is all there is and cannot change: what is kept until the peer
+            # has confirmed it must not hold on to an object of any size.
+            whole = isinstance(data, bytes) and size <= CHUNK_BYTES
+            part = memoryview(data if whole else bytes(memoryview(data).cast("B")[at : at + CHUNK_BYTES]))
+            begin = at if whole else 0
+            while begin < len(part) or not size:
+                if one.ended or one.state is State.RESETTING:
+                    raise self._unsent(self.error(), at)
+                took = one.write(part[begin:] if begin else part)
+                begin, at = begin + took, at + took
+                if self.wire is not None:
+                    self.wire.flush()
+                if at == size:
+                    return
+                if one.room() == 0:
+                    try:
+                        await self._wait_writable(deadline)
+                    except DeadlineExceeded as late:
+                        raise self._unsent(late, at) from None
+
+    @staticmethod
+    def _unsent(error: _E, sent_bytes: int) -> _E:
+        error.sent_bytes = sent_bytes
+        return error
+
+    async def flush(self, *, deadline: float | None = None) -> None:
+        """Wait until the peer's session has everything that was sent.
+
+        Raises:
+            DeadlineExceeded, SessionLost: before that; see ``confirmed_bytes``.
+        """
+        one = self.core
+        while not one.out.all_confirmed:
+            if one.state in (State.RESET, State.LOST, State.RESETTING):
+                raise self.error()
+            await self._wait_writable(deadline)
+
+    async def send_eof(self) -> None:
+        """End this direction; the peer reads ``b""`` after all that was sent."""
+        self.core.finish()
+        if self.wire is not None:
+            self.wire.flush()
+
+    async def close(self, *, deadline: float | None = None) -> None:
+        """End the session once everything has arrived, both ways. Unread bytes of the peer's reset it.
+
+        Raises:
+            DeadlineExceeded: the peer has not taken all, or not ended its direction; :meth:`abort` ends it.
+            SessionLost: it had not all arrived.
+        """
+        self.core.close(now_s())
+        if self.wire is not None:
+            self.wire.flush()
+        while not (self.core.ended or self.core.state in DONE):
+            if self.core.state is State.RESETTING:
+                break
+            if self._done is None:
+                self._done = asyncio.get_running_loop().create_future()
+            await _until(self._done, deadline)
+        if self.core.state in (State.RESET, State.LOST, State.RESETTING):
+            raise self.error()
+
+    async def abort(self, code: int = Code.ABORTED) -> None:
+        """Give the session up: the peer is told as soon as it can be, and nothing more is delivered."""
+        self.core.abort(code, now_s())
+        if self.wire is not None:
+            self.wire.flush()
+        self.changed()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:
+                await self.abort()
+            elif not self.core.ended and self.core.state is not State.RESETTING:
+                await self._leave()
+        finally:
+            if self.leave is not None:
+                self.leave()
+
+    async def _leave(self) -> None:
+        """Close in time, or give up: nobody may be left to wait for ever."""
+        try:
+            await self.close(deadline=time.monotonic() + LEAVING_S)
+        except DeadlineExceeded:
+            await self.abort()
+            raise
+
+    def error(self) -> SessionLost:
+        """Why it ended, with what the peer has confirmed."""
+        one = self.core
+        if one.state in (State.RESET, State.RESETTING):
+            why = sentence_of(one.code or 0)
+        else:
+            why = str(one.why or "it has ended")
+        loss = Loss(ECONNRESET, "unspecified", peer=self.peer, unacked_bytes=one.out.held_bytes)
+        return SessionLost(
+            loss, confirmed_bytes=one.confirmed_bytes, written_bytes=one.out.end, why=why, code=one.code
+        )
+
+    async def _wait_writable(self, deadline: float | None) -> None:
+        if self._writable is None:
+            self._writable = asyncio.get_running_loop().create_future()
+        await _until(self._writable, deadline)
+
+    # ---- whoever moves its bytes
+
+    def changed(self) -> None:
+        """Something happened: wake who waits for it, tell the observer."""
+        one = self.core
+        ended = one.ended or one.state in (State.RESETTING, State.CLOSING)
+        if self._readable is not None and (one.into.held_bytes or one.into.ended or ended):
+            _wake(self._readable)
+        if self._writable is not None and (ended or one.room() or one.out.all_confirmed):
+            waiting, self._writable = self._writable, None
+            _wake(waiting)
+        if self._done is not None and ended:
+            waiting, self._done = self._done, None
+            _wake(waiting)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell of what has changed since the last time."""
+        one = self.core
+        if one.state is State.OPENING or self._told is Happened.ENDED:
+            return
+        if one.ended:
+            why = "" if one.state is State.CLOSED else str(one.why or sentence_of(one.code or 0))
+            self._say(Happened.ENDED, why=why)
+        elif one.link is None:
+            if self._told is not Happened.SUSPENDED:
+                self._lost_at_s = now_s()
+                self._say(Happened.SUSPENDED)
+        elif self._told is None:
+            self._say(Happened.OPENED)
+        elif self._told is Happened.SUSPENDED or one.resumes > self._resumes:
+            gap_s = now_s() - self._lost_at_s if self._lost_at_s is not None else 0.0
+            self._lost_at_s = None
+            self.gap_s = max(self.gap_s, gap_s)
+            self._say(Happened.RESUMED, gap_s)
+        self._resumes = one.resumes
+
+    def _say(self, what: Happened, recovery_s: float = 0.0, why: str = "") -> None:
+        self._told = what
+        one = self.core
+        LOGGER.info(
+            "session %s: %s", self.id, what,
+            extra={"holdfast_session": self.id, "holdfast_peer": self.peer,
+                   "holdfast_resumes": one.resumes},
+        )  # fmt: skip
+        if self._observer is not None:
+            self._observer(
+                SessionEvent(what, self.id, self.peer, one.resumes, one.replayed_bytes, recovery_s, why)
+            )
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+async def _until(waiting: asyncio.Future[None], deadline: float | None) -> None:
+    """Wait for a future that others may wait for too.
+
+    Raises:
+        DeadlineExceeded: it did not happen in time.
+    """
+    if deadline is None:
+        await asyncio.shield(waiting)
+        return
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            await asyncio.shield(waiting)
+    except TimeoutError:
+        raise DeadlineExceeded() from None

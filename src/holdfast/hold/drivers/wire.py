@@ -1,0 +1,195 @@
+"""One transport under asyncio: moves bytes between it and its link, and keeps its time."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from holdfast.hold.drivers.policy import now_s
+from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.link import Link
+from holdfast.hold.session.terms import ACK_DELAY_S
+
+LOGGER = logging.getLogger("holdfast.hold.session")
+"""Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
+
+HIGH_BYTES = 1 << 18
+"""What may wait in this process for the kernel: enough to keep it busy, little enough for a PING to pass."""
+
+
+# glibc gives memory back to the kernel as soon as 128 KiB are free, and takes it again, page by page, for the
+# next buffer: measured here, half of the time of a bulk transfer. Once a larger block was freed it keeps
+# twice as much (mallopt(3), M_MMAP_THRESHOLD: "dynamic").
+del (_block := [bytearray(4 << 20)])[0]
+
+
+class _Room(threading.local):
+    """A buffer for each thread, and so for each loop that runs."""
+
+    def __init__(self) -> None:
+        # A view, since asyncio's TLS writes into slices of it, and a slice of a bytearray is a copy.
+        self.buffer = memoryview(bytearray(HIGH_BYTES))
+
+
+_ROOM = _Room()
+
+
+class Wire(asyncio.BufferedProtocol):
+    """The protocol of one transport.
+
+    Attributes:
+        link: what decides, once it is there; see :meth:`carry`.
+        peer: the other end's address, still known when it is gone.
+        gone: the transport is lost, or was given up.
+        error: what ended it.
+
+    Args:
+        changed: called after anything happened to the link.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_due_s",
+        "_flushing",
+        "_timer",
+        "error",
+        "gone",
+        "link",
+        "linked",
+        "peer",
+        "transport",
+        "writable",
+    )
+
+    def __init__(self, changed: Callable[[Wire], object]) -> None:
+        self._changed = changed
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+        self.transport: asyncio.Transport | None = None
+        self.writable = True
+        self.gone = self.linked = False
+        self._flushing = False
+        self.error: BaseException | None = None
+        self.peer: str | None = None
+
+    # ---- asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=HIGH_BYTES)
+        self.peer = _name(transport.get_extra_info("peername"))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where bytes are to go: one place for all transports of a thread, since none is kept."""
+        return _ROOM.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        if not self.linked:  # a client speaks first
+            self.give_up()
+            return
+        try:
+            self.link.receive(_ROOM.buffer[:nbytes], now_s())
+        except Violation as error:
+            self.error = self.error or error
+            # Outrun by another transport is what happens in a race, and nobody's fault.
+            level = logging.DEBUG if error.code is Code.SUPERSEDED else logging.WARNING
+            LOGGER.log(level, "transport given up: %s", error, extra={"holdfast_peer": self.peer})
+        self.flush()
+        self._changed(self)
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self.writable = True
+        self.flush()
+        self._changed(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is gone, for whatever reason."""
+        self.error = self.error or error
+        self.give_up()
+
+    # ---- its owner calls these
+
+    def carry(self, link: Link) -> None:
+        """From now on this link decides."""
+        self.link, self.linked = link, True
+
+    def flush(self) -> None:
+        """Send what the link has to send, as far as the kernel takes it."""
+        if self.transport is None or self.gone or self._flushing or not self.linked:
+            return
+        link, transport = self.link, self.transport
+        self._flushing = True  # a full buffer calls pause_writing, and that may come back to us
+        try:
+            while self.writable:
+                parts = link.pull(HIGH_BYTES, now_s())
+                if not parts:
+                    break
+                transport.writelines(parts)
+                if sum(map(len, parts)) < HIGH_BYTES:
+                    break  # that was all
+        finally:
+            self._flushing = False
+        if link.over:
+            self.give_up()
+            return
+        self._set_timer()
+
+    def give_up(self) -> None:
+        """Close it after what is under way; the sessions that it carried are suspended."""
+        if self.gone:
+            return
+        self.gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.transport is not None:
+            self.transport.close()
+        if self.linked:
+            self.link.lost(now_s())
+            self._changed(self)
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self.give_up()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _set_timer(self) -> None:
+        now = now_s()
+        if self._timer is not None and self._due_s <= now + ACK_DELAY_S:
+            return  # nothing is ever due sooner than that
+        due_s = self.link.next_s(now)
+        if self._timer is not None:
+            if self._due_s <= due_s:
+                return  # it looks early, and sets itself again
+            self._timer.cancel()
+        self._due_s = due_s
+        if due_s == float("inf"):
+            self._timer = None
+            return
+        self._timer = asyncio.get_running_loop().call_later(max(0.001, due_s - now), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self.link.look(now_s())
+        self.flush()
+        self._changed(self)
+
+
+def _name(peername: Any) -> str | None:
+    if isinstance(peername, tuple):
+        host, port = peername[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if isinstance(peername, bytes):
+        return "@" + peername[1:].decode("utf-8", "replace")
+    return peername or None

@@ -1,0 +1,344 @@
+"""One end of a session: a duplex stream of bytes that any number of transports carry, one after the other."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from holdfast.errors import UsageError
+from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.frames import Buffer
+from holdfast.hold.session.keys import next_key
+from holdfast.hold.session.states import ENDED, Event, State, following
+from holdfast.hold.session.stream import Incoming, Outgoing
+from holdfast.hold.session.terms import ACK_DELAY_S, Memory, Terms
+from holdfast.hold.wire.session_pb2 import Position
+
+if TYPE_CHECKING:
+    from holdfast.hold.session.link import Link
+
+MOST_EPOCHS = 2**32 - 1
+
+
+class Why(StrEnum):
+    """Why a session was lost."""
+
+    EXPIRED = "no transport carried it for as long as it is kept"
+    UNKNOWN = "the server does not have it, or does not accept the proof"
+    RESTARTED = "the server was restarted and has forgotten it"
+    GAP = "the two ends disagree on what was sent"
+    REFUSED = "the server does not take it"
+
+
+class Session:
+    """One end of a session; it decides and does nothing.
+
+    Attributes:
+        state: see :data:`~holdfast.hold.session.states.TRANSITIONS`.
+        id, instance_id: of the session and of the server process that has it; empty until one is known.
+        epoch: which transport carries it, counted by the server; the newest wins.
+        generation: how often its key was changed.
+        key: the session's key; None before the first handshake.
+        out, into: the two directions.
+        link, handle: what carries it now.
+        suspended_s: since when nothing does.
+        why, code: how it ended: the reason of a loss, the code of a reset.
+        ack_now: an acknowledgement is due.
+        say_now: RESET or CLOSE is due on this transport.
+        peer_frame_bytes: the largest payload of DATA that the peer takes.
+        resumes, replayed_bytes: how often it was resumed, and what was sent again for that.
+
+    Args:
+        terms: this end's.
+        memory: shared by all sessions of the process.
+        window: what ``memory`` admitted it with.
+    """
+
+    __slots__ = (
+        "_ack_due_s",
+        "_acked",
+        "_closing",
+        "_memory",
+        "_offered",
+        "ack_now",
+        "code",
+        "epoch",
+        "generation",
+        "handle",
+        "id",
+        "instance_id",
+        "into",
+        "keep_s",
+        "key",
+        "link",
+        "out",
+        "peer_frame_bytes",
+        "replayed_bytes",
+        "resumes",
+        "say_now",
+        "state",
+        "suspended_s",
+        "terms",
+        "why",
+        "window",
+    )
+
+    def __init__(self, terms: Terms, memory: Memory, window: int) -> None:
+        self.terms, self._memory, self.window = terms, memory, window
+        self.state = State.OPENING
+        self.id = self.instance_id = b""
+        self.epoch = self._offered = self.generation = 0
+        self.key: bytes | None = None
+        self.keep_s = terms.keep_s
+        self.out, self.into = Outgoing(), Incoming()
+        self.into.limit = window
+        self._acked = 0  # the last `next` that the peer was told
+        self._ack_due_s: float | None = None
+        self.ack_now = self.say_now = False
+        self._closing = False
+        self.peer_frame_bytes = terms.frame_bytes
+        self.link: Link | None = None
+        self.handle = 0
+        self.suspended_s: float | None = None
+        self.why: Why | None = None
+        self.code: int | None = None
+        self.resumes = self.replayed_bytes = 0
+
+    # ---- the application's side
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will happen to it."""
+        return self.state in ENDED
+
+    @property
+    def confirmed_bytes(self) -> int:
+        """How many of the bytes written have arrived at the peer's session."""
+        return min(self.out.first, self.out.end)
+
+    def room(self) -> int:
+        """How many bytes may be written now."""
+        free = self.window - self.out.held_bytes
+        if free <= 0 and self.window < self.terms.window_bytes:
+            self._grow()
+            free = self.window - self.out.held_bytes
+        return max(0, free)
+
+    def write(self, data: Buffer) -> int:
+        """Take as much of ``data`` as there is room for; gives how much. It must not change any more.
+
+        Raises:
+            UsageError: after :meth:`finish`, or the session has ended.
+        """
+        if self.out.finished or self.ended or self.state is State.RESETTING:
+            raise UsageError("Nothing can be written to this direction of the session: it has ended.")
+        size = min(self.room(), len(data))
+        if size:
+            self.out.write(data if size == len(data) else memoryview(data)[:size])
+        return size
+
+    def finish(self) -> None:
+        """End this direction; the peer reads what was written and then the end."""
+        if self.state not in ENDED | {State.RESETTING}:
+            self.out.finished = True
+
+    def read(self, most: int) -> bytes:
+        """Up to ``most`` bytes that have come; ``b""``: none are there (see ``into.ended``)."""
+        data = self.into.read(most)
+        if data and not self.into.ended:
+            self._grant()
+        return data
+
+    def close(self, now_s: float) -> None:
+        """End both directions once everything has arrived. What the peer still sends resets the session."""
+        if self.state in ENDED:
+            return
+        if self.into.held_bytes:
+            self.abort(Code.CLOSED_UNREAD, now_s)
+            return
+        self._closing = True
+        self.finish()
+        self._conclude()
+
+    def abort(self, code: int, now_s: float) -> None:
+        """Give the session up: the peer is told, and neither end gets anything more."""
+        if self.state in ENDED:
+            return
+        self._to(Event.RESET_HERE)
+        self.code = code
+        if self.state is State.RESETTING and self.link is None and self.suspended_s is None:
+            self.suspended_s = now_s
+
+    # ---- credit and acknowledgement
+
+    def _grow(self) -> None:
+        least = max(self.into.limit - self.into.taken, self.out.held_bytes, self.window)
+        wanted = min(2 * self.window, self.terms.window_bytes)
+        self.window = self._memory.resize(self.window, wanted, least)
+
+    def _grant(self) -> None:
+        """After the application took something: give the peer more credit, once it is worth a frame."""
+        into = self.into
+        taken = into.taken
+        if into.limit - into.next < self.window // 2 and self.window < self.terms.window_bytes:
+            self._grow()
+        elif self._memory.promised_bytes > self._memory.cap_bytes // 2:
+            self._shrink()
+        limit = taken + self.window
+        if limit - into.limit >= self.window // 4 or (into.limit == into.next and limit > into.limit):
+            into.limit = limit
+            self.ack_now = True
+
+    def _shrink(self) -> None:
+        """Where memory is scarce, keep no more than a fair share."""
+        least = max(self.into.limit - self.into.taken, self.out.held_bytes)
+        self.window = self._memory.resize(self.window, self.window, min(least, self.window))
+
+    def position(self) -> Position:
+        """Where this end stands."""
+        into, out = self.into, self.out
+        return Position(next=into.next, first=out.first, end=out.last, limit=into.limit)
+
+    def acknowledged(self) -> tuple[int, int]:
+        """What an ACK, a PING or a PONG says: next offset wanted, limit. It counts as said."""
+        self._acked = self.into.next
+        self._ack_due_s, self.ack_now = None, False
+        return self.into.next, self.into.limit
+
+    def told(self, upto: int, limit: int) -> None:
+        """The peer has everything below ``upto`` and allows up to ``limit``.
+
+        Raises:
+            Violation: it cannot have that.
+        """
+        self.out.confirm(upto)
+        if limit > self.out.limit:
+            self.out.limit = limit
+        self._conclude()
+
+    def arrived(self, offset: int, data: Buffer, now_s: float) -> None:
+        """DATA came.
+
+        Raises:
+            Violation: see :meth:`Incoming.accept`.
+        """
+        into = self.into
+        if self.state is State.RESETTING or self.state in ENDED:
+            return
+        new = into.accept(offset, data)
+        if self._closing and new:
+            self.abort(Code.CLOSED_UNREAD, now_s)
+            return
+        if into.next - self._acked >= self.window // 4:
+            self.ack_now = True
+        elif self._ack_due_s is None:
+            self._ack_due_s = now_s + ACK_DELAY_S
+
+    def fin_arrived(self, offset: int) -> None:
+        """FIN came.
+
+        Raises:
+            Violation: see :meth:`Incoming.finish`.
+        """
+        if self.state is State.RESETTING or self.state in ENDED:
+            return
+        self.into.finish(offset)
+        self.ack_now = True
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Both directions have ended and arrived, and the application has closed: tell the peer."""
+        ended = self.into.ended and self.out.finished and self.out.all_confirmed
+        if ended and self._closing and self.state is State.OPEN:
+            self._to(Event.CLOSE_HERE)
+
+    def due_s(self) -> float | None:
+        """When an acknowledgement is due that can wait until then."""
+        return self._ack_due_s
+
+    def look(self, now_s: float) -> None:
+        """Time has passed."""
+        if self._ack_due_s is not None and now_s >= self._ack_due_s:
+            self.ack_now = True
+        if self.suspended_s is not None and now_s >= self.suspended_s + self.keep_s:
+            self.lost(Event.EXPIRED, Why.EXPIRED)
+
+    # ---- transports
+
+    def offer_epoch(self) -> int:
+        """A number for a transport that is about to carry it."""
+        self._offered = max(self._offered, self.epoch) + 1
+        return self._offered
+
+    def key_of(self, generation: int) -> bytes | None:
+        """The key of a generation: the one that holds, or the next, which the peer may have already."""
+        if self.key is None:
+            return None
+        if generation == self.generation:
+            return self.key
+        return next_key(self.key) if generation == self.generation + 1 else None
+
+    def proven(self, generation: int) -> None:
+        """The peer has the key of this generation: the one before is not needed any more."""
+        if generation == self.generation + 1:
+            self.key, self.generation = self.key_of(generation), generation
+
+    def attach(self, link: Link, handle: int, epoch: int, position: Position | None) -> None:
+        """From now on this transport carries it. ``position`` is the peer's; None in a new session."""
+        self._to(Event.ATTACHED)
+        self.link, self.handle, self.epoch = link, handle, epoch
+        self.suspended_s = None
+        if position is not None:
+            self.resumes += 1
+            upto = max(position.next, self.out.first)
+            self.replayed_bytes += max(0, self.out.cursor - upto)
+            self.out.rewind(upto)
+            self.out.limit = max(self.out.limit, position.limit)
+        self.ack_now = self.say_now = True
+        self._conclude()
+
+    def detach(self, link: Link, now_s: float) -> bool:
+        """A transport is gone; whether it was the one that carried the session."""
+        if self.link is not link:
+            return False
+        self.link = None
+        if self.state not in ENDED:
+            self.suspended_s = now_s
+            if self.state is not State.OPENING:
+                self._to(Event.DETACHED)
+        return True
+
+    def could_resume(self, position: Position) -> bool:
+        """Whether nothing is missing between what both ends have."""
+        return self.out.could_resume(max(position.next, self.out.first)) and self.into.next >= position.first
+
+    def event(self, event: Event, code: int | None = None) -> None:
+        """RESET, CLOSE and their answers came.
+
+        Raises:
+            Violation: that has no place in this state.
+        """
+        if event is Event.CLOSE_THERE and self.state is State.OPEN:
+            # The peer says so only once everything of both directions has arrived.
+            if not (self.into.ended and self.out.finished):
+                raise Violation(Code.OUT_OF_PLACE, "CLOSE before both ends have finished")
+            self.out.confirm(self.out.last)
+        self._to(event)
+        if code is not None and self.code is None:
+            self.code = code
+
+    def lost(self, event: Event, why: Why) -> None:
+        """The server refused it, or it was kept long enough."""
+        if self.state not in ENDED:
+            self._to(event)
+            if self.state is State.LOST:
+                self.why = why
+
+    def _to(self, event: Event) -> None:
+        self.state, before = following(self.state, event), self.state
+        if self.state is not before:
+            self.say_now = True
+        if self.state in ENDED:
+            self.suspended_s = None
+            self._memory.leave(self.window)

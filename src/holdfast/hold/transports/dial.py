@@ -1,0 +1,96 @@
+"""Opens one transport to one address, for asyncio."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from holdfast.errors import UsageError
+from holdfast.hold.options import apply
+from holdfast.hold.race import Address, interleave
+from holdfast.hold.resolve import RESOLVER
+from holdfast.hold.session.handshake import Channel
+from holdfast.hold.transports.target import Target
+from holdfast.hold.transports.trust import certificate_hash, channel, check_creds, check_plain
+from holdfast.policy import SocketPolicy
+
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
+
+
+def own_users() -> frozenset[int]:
+    """Whose processes are trusted on a Unix socket unless others are named: ours and root's."""
+    return frozenset({os.geteuid(), 0})
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """How to reach one target.
+
+    Attributes:
+        target: where.
+        key: the pre-shared key, 32 zero octets for none.
+        tls: the client's context for ``tls://``; it verifies the server.
+        socket_policy: the options of a TCP socket.
+        peers: whose processes may be at the other end of a Unix socket.
+    """
+
+    target: Target
+    key: bytes
+    tls: ssl.SSLContext | None = None
+    socket_policy: SocketPolicy | None = None
+    peers: Collection[int] = field(default_factory=own_users)
+
+    async def addresses(self, timeout_s: float) -> list[Address]:
+        """Every address to try, in the order to try them.
+
+        Raises:
+            OSError: the name has none.
+        """
+        target = self.target
+        if target.scheme == "unix":
+            return [Address(socket.AF_UNIX, (target.sockaddr,))]
+        return interleave(await RESOLVER.resolve_async(target.host, target.port, timeout_s))
+
+    async def open(self, address: Address, protocol: Callable[[], _P]) -> tuple[_P, Channel]:
+        """A transport to one address, with what a handshake on it is bound to.
+
+        Raises:
+            OSError, ssl.SSLError: it could not be opened.
+            UsageError: it must not be, without encryption or authentication.
+        """
+        loop = asyncio.get_running_loop()
+        if self.target.scheme == "tcp":
+            check_plain(address.sockaddr[0], self.key)
+        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if address.family != socket.AF_UNIX and self.socket_policy is not None:
+                apply(self.socket_policy, sock)
+            where = address.sockaddr[0] if address.family == socket.AF_UNIX else address.sockaddr
+            await loop.sock_connect(sock, where)
+            if address.family == socket.AF_UNIX:
+                check_creds(sock, self.peers)
+            name = self.target.host if self.tls is not None else None
+            transport, made = await loop.create_connection(
+                protocol, sock=sock, ssl=self.tls, server_hostname=name
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return made, channel(self.target, self.key, _binding(transport))
+
+
+def _binding(transport: asyncio.BaseTransport) -> bytes:
+    """What only this TLS connection has; nothing for others."""
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return b""
+    der = tls.getpeercert(binary_form=True)
+    if not der:
+        raise UsageError("The TLS context asks for no certificate: a session needs one to bind to.")
+    return certificate_hash(der)

@@ -1,0 +1,74 @@
+"""Where a session goes to or is served, as a URL; touches no socket."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from holdfast.errors import UsageError
+
+SCHEMES = ("tcp", "tls", "unix")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``tcp://host:port``, ``tls://host:port`` or ``unix:///path``.
+
+    Attributes:
+        scheme: one of the three.
+        host: name or address; empty for a Unix socket.
+        port: 0 where a server lets the kernel choose.
+        path: of a Unix socket; ``@`` at its beginning stands for the abstract namespace.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Target:
+        """The target of a URL.
+
+        Raises:
+            UsageError: it is none, with what is wrong.
+        """
+        if url.startswith("unix://"):
+            path = url.removeprefix("unix://")
+            if not path or "\0" in path or len(path.encode()) > 107:  # struct sockaddr_un
+                raise UsageError(f"{url!r} needs a path of 1 to 107 bytes: unix:///run/name.sock")
+            return cls("unix", path=path)
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise UsageError(f"{url!r} is no URL of a session: {error}.") from error
+        if parts.scheme not in SCHEMES:
+            raise UsageError(f"{url!r} begins with none of {', '.join(f'{one}://' for one in SCHEMES)}.")
+        if parts.query or parts.fragment or parts.username is not None:
+            raise UsageError(f"{url!r} has more than a host and a port: give the rest as arguments.")
+        if not host or port is None or parts.path not in ("", "/"):
+            raise UsageError(f"{url!r} needs a host and a port: {parts.scheme}://host:port")
+        return cls(parts.scheme, host, port)
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return f"unix://{self.path}"
+        return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def sockaddr(self) -> str | bytes:
+        """What a Unix socket binds or connects to."""
+        return b"\0" + self.path[1:].encode() if self.path.startswith("@") else self.path
+
+
+def is_loopback(ip: str) -> bool:
+    """Whether an address never leaves this host."""
+    try:
+        found = ipaddress.ip_address(ip.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)

@@ -1,0 +1,120 @@
+"""What a transport proves about the peer, and what it needs before a session may begin on it."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Collection
+from pathlib import Path
+from struct import Struct
+
+from holdfast.errors import UsageError
+from holdfast.hold.session.handshake import Channel
+from holdfast.hold.session.keys import KEY_BYTES, NO_KEY, X25519
+from holdfast.hold.transports.target import Target, is_loopback
+
+UCRED = Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
+
+
+class NotTrusted(ConnectionError):
+    """The peer at the other end of a transport is not one that may be talked to."""
+
+
+def private_file(path: str | os.PathLike[str]) -> bytes:
+    """The contents of a file with a secret.
+
+    Raises:
+        UsageError: others than its owner may read it, or it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_IMODE(mode) & 0o077:
+                raise UsageError(f"{os.fspath(path)} may be read by others than its owner: chmod 600 it.")
+            return file.read(1 << 20)
+    except OSError as error:
+        raise UsageError(f"The key in {os.fspath(path)} cannot be read: {error.strerror}.") from error
+
+
+def key_of(psk: bytes | str | os.PathLike[str] | None) -> bytes:
+    """A pre-shared key: 32 octets or more, or the path of a file with them; without one, 32 zero octets.
+
+    Raises:
+        UsageError: too short, or a file that is not private.
+    """
+    if psk is None:
+        return NO_KEY
+    key = psk if isinstance(psk, bytes) else private_file(psk)
+    if len(key) < KEY_BYTES:
+        raise UsageError(f"The pre-shared key has {len(key)} bytes: give at least {KEY_BYTES} random ones.")
+    return key
+
+
+def channel(target: Target, key: bytes, binding: bytes = b"") -> Channel:
+    """What a handshake on a transport to this target is bound to."""
+    mode = {"tls": "tls", "unix": "unix"}.get(target.scheme) or ("plain" if key is NO_KEY else "psk")
+    return Channel(mode, binding, key, X25519(), os.urandom)
+
+
+def check_plain(ip: str, key: bytes) -> None:
+    """Without TLS and without a key, only this host may be talked to.
+
+    Raises:
+        UsageError: the address is another host's.
+    """
+    if key is NO_KEY and not is_loopback(ip):
+        raise UsageError(
+            f"A session with {ip} would be neither encrypted nor authenticated: use tls://, or give psk=."
+        )
+
+
+def check_creds(sock: socket.socket, peers: Collection[int]) -> None:
+    """The process at the other end of a Unix socket belongs to one of these users.
+
+    Raises:
+        NotTrusted: it does not.
+    """
+    _, uid, _ = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    if uid not in peers:
+        raise NotTrusted(
+            f"The process at the other end belongs to user {uid}, who is not among {sorted(peers)}."
+        )
+
+
+def certificate_hash(der: bytes) -> bytes:
+    """What binds a handshake to the TLS connection it runs in: SHA-256 of the server's certificate.
+
+    Source: RFC 5929 section 4 (tls-server-end-point), with SHA-256 whatever the certificate is signed with.
+    The standard library has no keying-material exporter.
+    """
+    return hashlib.sha256(der).digest()
+
+
+def server_tls(
+    certificate: str | os.PathLike[str], key: str | os.PathLike[str]
+) -> tuple[ssl.SSLContext, bytes]:
+    """A server's TLS context and what binds to it.
+
+    Args:
+        certificate: the PEM file of the certificate, and of those above it.
+        key: the PEM file of its key, which only its owner may read.
+
+    Raises:
+        UsageError: they cannot be used.
+    """
+    private_file(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(certificate, key)
+        first = Path(certificate).read_text("ascii").partition("-----END CERTIFICATE-----")
+        begin = first[0].index("-----BEGIN CERTIFICATE-----")
+        der = ssl.PEM_cert_to_DER_cert(first[0][begin:] + first[1])
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The certificate in {os.fspath(certificate)} cannot be used: {error}.") from error
+    return context, certificate_hash(der)

@@ -1,0 +1,3 @@
+"""The control messages of sessions and heartbeats: made from proto/ by tools/protos.py."""
+
+# SPDX-License-Identifier: Apache-2.0

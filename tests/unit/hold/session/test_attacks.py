@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What somebody without the key can do before a proof: be refused, in bounded time and memory."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from simulation.pair import TERMS, Pair
+
+from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.frames import UNPROVEN_BYTES, Kind, header
+from holdfast.hold.session.host import Host
+from holdfast.hold.session.link import Link
+from holdfast.hold.session.states import State
+from holdfast.hold.session.terms import Memory
+
+
+def server(pair: Pair) -> Link:
+    return Link(pair.channel, pair.now_s, host=pair.host, on_session=pair.met.append)
+
+
+@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.RESUME, Kind.DATA, Kind.PING])
+def test_oversized(kind: Kind) -> None:
+    link = server(Pair())
+    with pytest.raises(Violation) as caught:
+        link.receive(header(kind, 1, UNPROVEN_BYTES + 1), 1000)
+    assert caught.value.code is Code.TOO_LARGE and link.over
+
+
+def test_announced_and_never_sent_holds_nothing() -> None:
+    """A header that promises 4 KiB takes the memory of what came, not of what was promised."""
+    link = server(Pair())
+    link.receive(header(Kind.HELLO, 1, UNPROVEN_BYTES) + b"x" * 10, 1000)
+    assert link._parser.held_bytes == 22
+
+
+def test_trickled_ends_at_one_absolute_deadline() -> None:
+    pair = Pair()
+    flight = b"".join(pair.join().near.pull(1 << 16, pair.now_s))
+    link = server(pair)
+    now_s = pair.now_s
+    for octet in flight[:-1]:
+        now_s += TERMS.handshake_s / 20  # each byte comes well within the time, all of them do not
+        link.look(now_s)
+        if link.over:
+            break
+        link.receive(bytes([octet]), now_s)
+    assert link.over and now_s - pair.now_s <= TERMS.handshake_s + 0.6
+    assert pair.host.half_open == 1  # the one whose flight this is
+
+
+def test_half_open_handshakes_are_bounded() -> None:
+    pair = Pair()
+    pair.host = Host(TERMS, Memory(1 << 20), bytes(48), most_half_open=10)
+    links = [server(pair) for _ in range(100)]
+    assert [link.over for link in links] == [False] * 10 + [True] * 90
+    assert pair.host.half_open == 10
+    links[0].lost(pair.now_s)
+    assert not server(pair).over
+
+
+def test_reflected_proofs_are_worth_nothing() -> None:
+    """A server's own frames, sent back to it, and a client's sent back to the client."""
+    pair = Pair()
+    joined = pair.join()
+    joined.forth()
+    answer = b"".join(joined.far.pull(1 << 16, pair.now_s))
+    with pytest.raises(Violation):
+        server(pair).receive(answer, pair.now_s)
+    with pytest.raises(Violation):
+        joined.near.receive(joined.said[0], pair.now_s)
+    assert pair.met == []
+
+
+def test_spliced_handshakes_do_not_fit() -> None:
+    """The first flight of one transport and the confirmation of another."""
+    pair = Pair()
+    first, second = pair.join(), pair.join()
+    first.forth()
+    second.forth()
+    second.back()
+    confirmation = b"".join(second.near.pull(1 << 16, pair.now_s))
+    first.far.pull(1 << 16, pair.now_s)
+    with pytest.raises(Violation) as caught:
+        first.far.receive(confirmation, pair.now_s)
+    assert caught.value.code in (Code.BAD_SEAL, Code.BAD_PROOF) and pair.met == []
+
+
+def test_another_binding_does_not_fit() -> None:
+    """Somebody between the two ends, with a certificate of his own, passes on what both say."""
+    pair = Pair()
+    joined = pair.join()
+    pair.channel = type(pair.channel)(
+        "psk", b"other", pair.channel.psk, pair.channel.agreement, pair.channel.entropy
+    )
+    other = server(pair)
+    other.receive(b"".join(joined.near.pull(1 << 16, pair.now_s)), pair.now_s)
+    with pytest.raises(Violation, match="a proof is wrong"):
+        joined.near.receive(b"".join(other.pull(1 << 16, pair.now_s)), pair.now_s)
+    assert pair.met == []
+
+
+def test_a_session_id_alone_disturbs_nothing() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    thief = Pair(seed=9)
+    thief.client.id, thief.client.key, thief.client.generation = pair.client.id, bytes(32), 1
+    thief.client.instance_id, thief.client.state = pair.host.instance_id, State.SUSPENDED
+    thief.host = pair.host
+    thief.join().settle()
+    assert thief.client.state is State.LOST
+    assert pair.server.link is joined.far and pair.server.epoch == 1
+    pair.client.write(b"undisturbed")
+    joined.settle()
+    assert pair.server.read(100) == b"undisturbed"
+
+
+def test_sealed_frames_neither_change_nor_repeat_nor_move() -> None:
+    for spoil in range(3):
+        pair = Pair()
+        joined = pair.opened()
+        pair.client.write(b"first")
+        one = b"".join(joined.near.pull(1 << 16, pair.now_s))
+        pair.client.write(b"second")
+        two = b"".join(joined.near.pull(1 << 16, pair.now_s))
+        bad = (one[:-1] + bytes([one[-1] ^ 1]), one + one, two + one)[spoil]
+        with pytest.raises(Violation, match="does not open"):
+            joined.far.receive(bad, pair.now_s)
+        assert pair.server.read(100) in (b"", b"first")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_noise_ends_in_a_typed_refusal(seed: int) -> None:
+    """Random bytes, and real flights with random bytes changed, at every step of both ends."""
+    chance = random.Random(seed)
+    pair = Pair(seed, sealed=bool(seed % 2))
+    joined = pair.join()
+    for _ in range(30):
+        link, source = chance.choice(((joined.far, joined.near), (joined.near, joined.far)))
+        data = bytearray(
+            b"".join(source.pull(1 << 16, pair.now_s)) or chance.randbytes(chance.randint(1, 99))
+        )
+        if chance.random() < 0.4:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        try:
+            link.receive(bytes(data), pair.now_s)
+        except Violation:
+            assert link.over
+            joined.cut()
+            joined = pair.join()
+        assert link._parser.held_bytes <= (1 << 16)
+        if pair.client.ended:
+            break

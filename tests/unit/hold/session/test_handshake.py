@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handshakes, byte by byte: what is lost changes nothing, what is played back does nothing."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.pair import Pair
+
+from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.core import Why
+from holdfast.hold.session.states import State
+from holdfast.hold.wire.session_pb2 import UNKNOWN
+
+BOTH = pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
+
+
+def resume_ok_bytes(sealed: bool) -> int:
+    """How many bytes the server answers to a RESUME."""
+    pair = Pair(sealed=sealed)
+    pair.opened().cut()
+    second = pair.join()
+    second.forth()
+    return second.back()
+
+
+@BOTH
+def test_a_session_opens_in_three_flights(sealed: bool) -> None:
+    pair = Pair(sealed=sealed)
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    assert pair.met == [] and pair.client.state is State.OPENING
+    joined.forth()
+    assert pair.server.state is State.OPEN
+    joined.back()
+    assert pair.client.state is State.OPEN
+    assert pair.client.id == pair.server.id and pair.client.key == pair.server.key
+
+
+@BOTH
+def test_nothing_is_written_before_the_server_has_the_session(sealed: bool) -> None:
+    pair = Pair(sealed=sealed)
+    pair.client.write(b"early")
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    joined.forth()
+    assert pair.server.into.next == 0
+    joined.settle()
+    assert pair.server.read(100) == b"early"
+
+
+@BOTH
+def test_resume_ok_may_be_lost_at_every_byte_twice_running(sealed: bool) -> None:
+    """The server keeps the key of before until the client shows the next one."""
+    size = resume_ok_bytes(sealed)
+    assert size > 150
+    for first in range(size + 1):
+        for second in (first, size - first, size):
+            pair = Pair(sealed=sealed)
+            pair.opened().cut()
+            pair.client.write(b"from the client")
+            pair.server.write(b"from the server")
+            for lost_at in (first, second):
+                again = pair.join()
+                again.forth()
+                again.back(lost_at)
+                again.cut()  # before the confirmation, if there was one, went out
+            pair.opened().settle()
+            assert pair.server.read(100) == b"from the client", (first, second)
+            assert pair.client.read(100) == b"from the server", (first, second)
+            assert pair.client.generation in (pair.server.generation, pair.server.generation + 1)
+
+
+@BOTH
+def test_a_confirmation_may_be_lost_at_every_byte(sealed: bool) -> None:
+    for lost_at in range(80):
+        pair = Pair(sealed=sealed)
+        pair.opened().cut()
+        pair.client.write(b"x" * 10)
+        again = pair.join()
+        again.forth()
+        again.back()
+        again.forth(lost_at)
+        again.cut()
+        pair.opened().settle()
+        assert pair.server.read(100) == b"x" * 10, lost_at
+
+
+@BOTH
+def test_a_first_flight_that_comes_again_does_nothing(sealed: bool) -> None:
+    pair = Pair(sealed=sealed)
+    first = pair.opened()
+    first.cut()
+    second = pair.join()
+    second.settle()
+    before = (pair.server.epoch, pair.server.generation, pair.server.link, pair.server.into.next)
+    for flight in (first.said[0], second.said[0]):
+        replayed = pair.join()
+        replayed.near.pull(1 << 16, pair.now_s)
+        try:
+            replayed.far.receive(flight, pair.now_s)
+        except Violation as error:
+            assert error.code in (Code.BAD_PROOF, Code.BAD_SEAL)
+        replayed.far.lost(pair.now_s)
+    assert (pair.server.epoch, pair.server.generation, pair.server.link, pair.server.into.next) == before
+    assert len(pair.met) == 1
+    pair.client.write(b"still")
+    second.settle()
+    assert pair.server.read(10) == b"still"
+
+
+def test_the_older_transport_is_released_only_when_the_newer_is_proven() -> None:
+    pair = Pair()
+    old = pair.opened()
+    new = pair.join()
+    new.forth()
+    new.back()
+    assert pair.server.link is old.far and not old.far.over
+    new.forth()
+    assert pair.server.link is new.far and old.far.over
+
+
+def test_an_old_confirmation_loses_against_a_newer_one() -> None:
+    pair = Pair()
+    pair.opened().cut()
+    late = pair.join()
+    late.forth()
+    late.back()
+    held = b"".join(late.near.pull(1 << 16, pair.now_s))
+    late.near.lost(pair.now_s)
+    newer = pair.opened()
+    with pytest.raises(Violation, match="newer transport"):
+        late.far.receive(held, pair.now_s)
+    assert pair.server.link is newer.far
+
+
+def test_unknown_and_wrong_are_answered_alike() -> None:
+    """The same frames of the same size, and no word of which it was."""
+    answers = []
+    for spoil in ("id", "key"):
+        pair = Pair()
+        pair.opened().cut()
+        if spoil == "id":
+            pair.client.id = bytes(16)
+        else:
+            pair.client.key = bytes(32)
+        joined = pair.join()
+        joined.forth()
+        answers.append(b"".join(joined.far.pull(1 << 16, pair.now_s)))
+        joined.near.receive(answers[-1], pair.now_s)
+        assert joined.near.denied is not None and joined.near.denied.reason == UNKNOWN
+        assert pair.server.state is State.SUSPENDED
+        assert pair.client.why is Why.UNKNOWN
+    # All but the proof, which covers what was asked, is the same.
+    assert len(answers[0]) == len(answers[1])
+    assert answers[0][:-32] == answers[1][:-32]
+
+
+def test_a_restarted_server_is_noticed_at_once() -> None:
+    pair = Pair()
+    pair.opened().cut()
+    other = Pair(seed=2)
+    pair.host = other.host
+    joined = pair.join()
+    joined.settle()
+    assert pair.client.state is State.LOST and pair.client.why is Why.RESTARTED
+
+
+def test_a_session_that_was_away_too_long_says_what_had_arrived() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.write(b"x" * 100)
+    joined.forth()
+    joined.cut()
+    pair.client.write(b"y" * 100)
+    pair.now_s += pair.server.keep_s + 1
+    pair.client.suspended_s = pair.now_s  # its own clock was asleep
+    pair.join().settle()
+    assert pair.client.why is Why.EXPIRED
+    assert pair.client.confirmed_bytes == 100
+
+
+def test_a_refusal_without_proof_ends_nothing() -> None:
+    pair = Pair()
+    pair.opened().cut()
+    joined = pair.join()
+    joined.forth()
+    forger = Pair(seed=3)
+    forger.channel = type(pair.channel)(
+        "psk", b"", bytes(32), pair.channel.agreement, forger.chance.randbytes
+    )
+    forged = forger.join()
+    forged.near.pull(1 << 16, forger.now_s)
+    forged.far.receive(joined.said[0], forger.now_s)
+    with pytest.raises(Violation, match="a proof is wrong"):
+        joined.near.receive(b"".join(forged.far.pull(1 << 16, forger.now_s)), pair.now_s)
+    assert pair.client.state is State.SUSPENDED
+    pair.opened()
+    assert pair.client.state is State.OPEN
+
+
+def test_many_sessions_share_a_transport() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    others = [pair.session() for _ in range(5)]
+    for other in others:
+        joined.near.open(other)
+    joined.settle()
+    assert len(pair.met) == 6
+    for number, other in enumerate(others):
+        other.write(b"number %d" % number)
+    joined.settle()
+    told = {session.id: session.read(100) for session in pair.met}
+    assert [told[other.id] for other in others] == [b"number %d" % number for number in range(5)]
+    joined.cut()
+    again = pair.join()
+    for other in others:
+        again.near.open(other)
+    again.settle()
+    assert {session.state for session in pair.met} == {State.OPEN}

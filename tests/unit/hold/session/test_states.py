@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table is all that may happen to a session: the rest raises, and changes nothing."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from simulation.pair import Pair
+
+from holdfast.errors import UsageError
+from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.core import Session, Why
+from holdfast.hold.session.frames import OFFSET, PAIR, Kind
+from holdfast.hold.session.states import ENDED, FROM_PEER, TRANSITIONS, Event, State, diagram, following
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
+def test_only_what_is_in_the_table_happens(state: State, event: Event) -> None:
+    if (state, event) in TRANSITIONS:
+        assert following(state, event) is TRANSITIONS[state, event]
+        return
+    with pytest.raises(Violation if event in FROM_PEER else UsageError):
+        following(state, event)
+
+
+def test_nothing_happens_after_an_end() -> None:
+    assert not [row for row in TRANSITIONS if row[0] in ENDED]
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    assert set(TRANSITIONS.values()) | {State.OPENING} == set(State)
+    assert {state for state, _ in TRANSITIONS} == set(State) - ENDED
+
+
+def test_the_diagram_has_every_row() -> None:
+    drawn = diagram().splitlines()
+    for (before, event), after in TRANSITIONS.items():
+        assert f"    {before} --> {after}: {event}" in drawn
+
+
+def facts(session: Session) -> tuple[object, ...]:
+    out, into = session.out, session.into
+    return (
+        session.state, session.epoch, session.generation, session.window, session.link,
+        out.first, out.end, out.cursor, out.limit, into.next, into.limit, into.held_bytes, into.ended,
+    )  # fmt: skip
+
+
+ILLEGAL = {
+    "data after a gap": (Kind.DATA, OFFSET.pack(500) + b"x", Code.GAP),
+    "data over the credit": (Kind.DATA, OFFSET.pack(0) + b"x" * 400, Code.OVER_CREDIT),
+    "an ACK of what was not sent": (Kind.ACK, PAIR.pack(10**6, 10**7), Code.BAD_ACK),
+    "an ACK of the wrong size": (Kind.ACK, b"x" * 15, Code.MALFORMED),
+    "FIN after a gap": (Kind.FIN, OFFSET.pack(77), Code.GAP),
+    "CLOSE before the FINs": (Kind.CLOSE, b"", Code.OUT_OF_PLACE),
+    "CLOSE_OK to nothing": (Kind.CLOSE_OK, b"", Code.OUT_OF_PLACE),
+    "RESET_OK to nothing": (Kind.RESET_OK, b"", Code.OUT_OF_PLACE),
+    "no RESET": (Kind.RESET, b"\xff\xff", Code.MALFORMED),
+    "no PING": (Kind.PING, b"\xff\xff", Code.MALFORMED),
+    "a PING that confirms what was not sent": (Kind.PING, b"\x08\x01\x10\x90\x4e\x18\x90\x4e", Code.BAD_ACK),
+    "DATA without data": (Kind.DATA, OFFSET.pack(0), Code.MALFORMED),
+}
+
+
+@pytest.mark.parametrize("name", ILLEGAL)
+def test_illegal_input_raises_and_changes_nothing(name: str) -> None:
+    kind, payload, code = ILLEGAL[name]
+    pair = Pair(sealed=False)
+    joined = pair.opened()
+    pair.server.into.limit = 300
+    before = facts(pair.server)
+    with pytest.raises(Violation) as caught:
+        joined.far.receive(joined.near._frame_of(kind, 1, payload), pair.now_s)
+    assert caught.value.code is code
+    assert facts(pair.server) == before
+    joined.cut()
+    pair.client.write(b"and it goes on")
+    pair.opened()
+    assert pair.server.read(100) == b"and it goes on"
+
+
+def test_half_close_waits_for_its_acknowledgement() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.write(b"last")
+    pair.client.finish()
+    joined.forth()
+    assert not pair.client.out.all_confirmed
+    joined.cut()
+    pair.opened()
+    assert pair.server.read(9) == b"last" and pair.server.into.ended and pair.client.out.all_confirmed
+    pair.server.write(b"answer after the FIN")
+    pair.opened()
+    assert pair.client.read(99) == b"answer after the FIN"
+
+
+def test_both_ends_close_once_everything_arrived() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.close(pair.now_s)
+    joined.settle()
+    assert pair.client.state is State.OPEN  # the server may still have something to say
+    pair.server.close(pair.now_s)
+    joined.settle()
+    assert (pair.client.state, pair.server.state) == (State.CLOSED, State.CLOSED)
+    assert joined.near.over and joined.far.over
+    assert pair.memory.promised_bytes == 0
+
+
+def test_unread_bytes_make_closing_a_reset() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.write(b"unread")
+    joined.settle()
+    pair.server.close(pair.now_s)
+    joined.settle()
+    assert (pair.client.state, pair.client.code) == (State.RESET, Code.CLOSED_UNREAD)
+    assert pair.server.state is State.RESET
+
+
+def test_a_reset_is_repeated_until_it_is_confirmed() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    pair.server.abort(77, pair.now_s)
+    joined.back(5)
+    joined.cut()
+    assert pair.server.state is State.RESETTING
+    pair.opened()
+    assert (pair.client.state, pair.client.code, pair.server.state) == (State.RESET, 77, State.RESET)
+
+
+def test_a_suspended_session_expires() -> None:
+    pair = Pair()
+    pair.opened().cut()
+    pair.now_s += pair.server.keep_s - 1
+    assert pair.host.look(pair.now_s) == []
+    pair.now_s += 1
+    assert pair.host.look(pair.now_s) == [pair.server]
+    assert pair.server.why is Why.EXPIRED and pair.host.memory.promised_bytes == 0
+
+
+def test_an_idle_session_with_a_transport_does_not_age() -> None:
+    pair = Pair()
+    pair.opened()
+    assert pair.host.look(pair.now_s + 10**6) == []

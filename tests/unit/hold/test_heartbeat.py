@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A heartbeat notices a dead peer in time, and blames nobody for its own sleep."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.errors import UsageError
+from holdfast.hold.heartbeat import DEAD_AFTER, NEVER, Beats, Heartbeat, Life, Rhythm, RoundTrip, interval_s
+from holdfast.hold.wire.heartbeat_pb2 import Beat, Ping
+
+
+def agreed(ours: Rhythm, theirs: Rhythm) -> tuple[Heartbeat, Heartbeat]:
+    one, other = Heartbeat(ours, 0.0), Heartbeat(theirs, 0.0)
+    one.agree(theirs.wire())
+    other.agree(ours.wire())
+    return one, other
+
+
+@pytest.mark.parametrize(
+    ("can", "want", "interval"),
+    [(1000, 5000, 5.0), (5000, 1000, 5.0), (0, 1000, NEVER), (1000, 0, NEVER), (0, 0, NEVER)],
+)
+def test_a_direction_takes_the_slower_of_what_can_and_what_is_wanted(
+    can: int, want: int, interval: float
+) -> None:
+    assert interval_s(can, want) == interval
+
+
+def test_both_ends_agree() -> None:
+    one, other = agreed(Rhythm(1, 10), Rhythm(20, 5))
+    assert (one.send_every_s, one.hear_every_s) == (5.0, 20.0)
+    assert (other.send_every_s, other.hear_every_s) == (20.0, 5.0)
+
+
+def test_round_trips_are_smoothed_as_rfc_6298_says() -> None:
+    trip = RoundTrip()
+    trip.measured(0.1)
+    assert (trip.srtt_s, trip.rttvar_s) == (0.1, 0.05)
+    trip.measured(0.2)
+    assert trip.srtt_s == pytest.approx(0.1 * 7 / 8 + 0.2 / 8)
+    assert trip.rttvar_s == pytest.approx(0.05 * 3 / 4 + 0.1 / 4)
+
+
+def watch(heart: Heartbeat, until_s: float, from_s: float = 0.0) -> list[tuple[float, Life]]:
+    """What is thought of a peer that says nothing, at each moment at which it changes."""
+    changes, life, now_s = [], Life.ALIVE, from_s
+    while now_s < until_s:
+        now_s = max(now_s + 0.01, min(heart.next_s(now_s), until_s))
+        found = heart.look(now_s)
+        if found is not life:
+            changes.append((now_s, found))
+            life = found
+        if heart.ping_due(now_s):
+            heart.ping(now_s)
+    return changes
+
+
+def test_silence_is_first_suspect_and_then_death() -> None:
+    heart, _ = agreed(Rhythm(10, 10), Rhythm(10, 10))
+    heart.trip.measured(0.1)
+    changes = watch(heart, 60)
+    assert [life for _, life in changes] == [Life.SUSPECT, Life.DEAD]
+    (suspect_s, _), (dead_s, _) = changes
+    assert 10 <= suspect_s <= 10.4
+    assert DEAD_AFTER * 10 <= dead_s <= DEAD_AFTER * 10 + 0.4
+
+
+def test_an_unanswered_request_is_suspicious_long_before_an_interval() -> None:
+    heart, _ = agreed(Rhythm(30, 30), Rhythm(30, 30))
+    heart.trip.measured(0.01)
+    heart.awaiting(True, 0.0)
+    changes = watch(heart, 3)
+    assert changes and changes[0][0] < 1 and changes[0][1] is Life.SUSPECT
+
+
+def test_any_byte_is_a_sign_of_life() -> None:
+    heart, _ = agreed(Rhythm(10, 10), Rhythm(10, 10))
+    for second in range(1, 100):
+        heart.heard(float(second))
+        assert heart.look(second + 0.5) is Life.ALIVE
+
+
+def test_a_peer_that_promises_nothing_never_dies() -> None:
+    heart, _ = agreed(Rhythm(10, 10), Rhythm(0, 10))
+    assert watch(heart, 5000) == []
+
+
+@pytest.mark.parametrize("asleep_s", [40, 100_000])
+def test_own_sleep_is_noticed_and_the_peer_gets_another_chance(asleep_s: float) -> None:
+    """Stopped by a debugger, or a laptop that slept: nobody looked when it was time to."""
+    heart, _ = agreed(Rhythm(10, 10), Rhythm(10, 10))
+    heart.trip.measured(0.1)
+    heart.look(5.0)
+    woke_s = 5.0 + asleep_s
+    assert heart.look(woke_s) is Life.ALIVE
+    assert heart.stalls == 1
+    assert heart.ping_due(woke_s)
+    heart.ping(woke_s)
+    assert [life for _, life in watch(heart, woke_s + 60, woke_s)] == [Life.SUSPECT, Life.DEAD]
+
+
+def test_idle_ends_ping_as_often_as_agreed() -> None:
+    heart, _ = agreed(Rhythm(10, 30), Rhythm(10, 30))
+    pings, now_s = 0, 0.0
+    while now_s < 300:
+        now_s = max(now_s + 0.001, heart.next_s(now_s))
+        heart.heard(now_s)
+        heart.look(now_s)
+        if heart.ping_due(now_s):
+            heart.ping(now_s)
+            pings += 1
+    assert 9 <= pings <= 11
+
+
+def test_too_many_pings_are_answered_by_asking_for_fewer() -> None:
+    pushy, calm = agreed(Rhythm(0.1, 10, least_s=0.1), Rhythm(10, 0.1, least_s=2.0))
+    assert pushy.send_every_s == 0.1
+    now_s = 0.0
+    for _ in range(5):
+        now_s += pushy.send_every_s
+        pushy.ponged(calm.pong(pushy.ping(now_s), now_s), now_s)
+    assert pushy.slowed >= 1
+    assert pushy.send_every_s >= 2.0
+
+
+def test_an_answer_to_nothing_measures_nothing() -> None:
+    heart, other = agreed(Rhythm(), Rhythm())
+    heart.ponged(other.pong(Ping(id=77), 1.0), 1.0)
+    assert heart.trip.srtt_s is None
+
+
+def test_alone_on_a_stream_of_frames() -> None:
+    one, other = Beats(Rhythm(1, 1), 0.0), Beats(Rhythm(1, 1), 0.0)
+    assert other.received(one.opening(), 0.0) is None
+    assert one.received(other.opening(), 0.0) is None
+    assert one.due(0.5) is None
+    ping = one.due(1.0)
+    assert ping is not None
+    pong = other.received(ping, 1.05)
+    assert pong is not None and one.received(pong, 1.1) is None
+    assert one.heart.trip.srtt_s == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("message", [b"", b"\xff" * 9, b"\x0a\x02\x08\x80", Beat().SerializeToString()])
+def test_nonsense_is_passed_over(message: bytes) -> None:
+    beats = Beats(Rhythm(), 0.0)
+    assert beats.received(message, 1.0) is None
+
+
+def test_unknown_fields_are_kept() -> None:
+    ping = Ping.FromString(Ping(id=5).SerializeToString() + b"\xa2\x06\x03new")
+    assert b"new" in ping.SerializeToString()
+
+
+def test_a_rhythm_is_checked() -> None:
+    with pytest.raises(UsageError, match="want_s"):
+        Rhythm(want_s=-1)
