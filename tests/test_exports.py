@@ -36,6 +36,7 @@ PUBLIC = [
     "SessionLost",
     "SocketPolicy",
     "Stream",
+    "TlsError",
     "Truncated",
     "UsageError",
     "apply",

@@ -8,13 +8,17 @@ import time
 from ssl import SSLSocket
 from typing import NoReturn
 
-from holdfast.errors import DeadlineExceeded
+from holdfast.errors import DeadlineExceeded, UsageError
 from holdfast.hold import calls
 from holdfast.hold.calls import Readable, Writable
+from holdfast.hold.deadline import moment
 from holdfast.hold.loss import lost
-from holdfast.hold.tls import TlsCalls
+from holdfast.hold.tls import TlsError, TlsVisits
 
-_TLS = TlsCalls()
+_TLS = TlsVisits()
+
+PIECE_BYTES = 1 << 20
+"""How much of a send goes to the kernel before the clock is looked at again."""
 
 
 def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes:
@@ -35,6 +39,8 @@ def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes
         BlockingIOError: nothing is there, the socket is non-blocking and no deadline was given.
         ConnectionLost: the kernel ended the connection. Data that came before a RST is returned first.
         Truncated: a TLS stream ended without the peer's close_notify.
+        TlsError: what came is no TLS.
+        UsageError: a negative size, or a deadline that is not a number.
         OSError: the call itself was wrong (EBADF for a socket that another thread closed, noticed within
             half a second).
     """
@@ -43,7 +49,7 @@ def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes
             data = _TLS.receive(sock, n, deadline, None)
         else:
             data = calls.receive(sock, n, deadline, None)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _raise(sock, error)
     if isinstance(data, int):
         raise DeadlineExceeded()
@@ -60,7 +66,7 @@ def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None =
             count = _TLS.receive_into(sock, buffer, deadline, None)
         else:
             count = calls.receive_into(sock, buffer, deadline, None)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _raise(sock, error)
     if count < 0:
         raise DeadlineExceeded()
@@ -72,30 +78,47 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
 
     Success means that the kernel took it, not that the peer has it.
 
+    The clock is looked at after each MiB, so a deadline in the past still sends that much if it goes without
+    waiting. Over TLS the next send must go on where one that ended early stopped: a part of a record may be
+    on its way, so other bytes are refused with UsageError.
+
     Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later
     (BlockingIOError calls it ``characters_written``).
     """
     if deadline is None and (timeout := sock.gettimeout()):
         deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
-    view = memoryview(data).cast("B")
-    sent = 0
-    while sent < len(view):
-        try:
-            if isinstance(sock, SSLSocket):
-                count = _TLS.send_from(sock, view[sent:], deadline, None)
-            else:
-                count = calls.send_from(sock, view[sent:], deadline, None)
-        except BlockingIOError as error:
-            error.characters_written = sent
-            raise
-        except OSError as error:
-            _raise(sock, error, sent)
-        if count < 0:
-            raise DeadlineExceeded(sent_bytes=sent)
-        sent += count
+    limit, sent = moment(deadline), 0
+    # The views are released: the traceback of an error keeps them, and they keep ``data`` from being resized.
+    with memoryview(data) as whole, whole.cast("B") as view:
+        while sent < len(view):
+            with view[sent : sent + PIECE_BYTES] as piece:
+                count = _send(sock, piece, deadline, sent)
+            sent += count
+            if sent < len(view) and time.monotonic() >= limit:
+                raise DeadlineExceeded(sent_bytes=sent)
 
 
-def _raise(sock: socket.socket, error: OSError, sent_bytes: int = 0) -> NoReturn:
+def _send(sock: socket.socket, piece: memoryview, deadline: float | None, sent_bytes: int) -> int:
+    try:
+        if isinstance(sock, SSLSocket):
+            count = _TLS.send_from(sock, piece, deadline, None)
+        else:
+            count = calls.send_from(sock, piece, deadline, None)
+    except BlockingIOError as error:
+        error.characters_written = sent_bytes
+        raise
+    except OSError as error:
+        _raise(sock, error, sent_bytes)
+    if count < 0:
+        raise DeadlineExceeded(sent_bytes=sent_bytes)
+    return count
+
+
+def _raise(sock: socket.socket, error: OSError | ValueError, sent_bytes: int = 0) -> NoReturn:
+    if isinstance(error, UsageError | TlsError):
+        raise error
+    if isinstance(error, ValueError):  # the compiled calls know no UsageError
+        raise UsageError(str(error)) from error
     found = lost(sock, error, sent_bytes=sent_bytes)
     if found is None:
         raise error
