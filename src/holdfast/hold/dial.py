@@ -26,6 +26,8 @@ from holdfast.policy import Failure, RetryPolicy
 Clock = Callable[[], float]
 Prepare = Callable[[socket.socket], object]
 
+LONGEST_SHOWN = 80
+
 # What a driver is to do: wait until one of these sockets is writable, at most so many seconds.
 Wait = tuple[list[socket.socket], float]
 Racing = Generator[Wait, list[int], socket.socket | None]
@@ -63,7 +65,7 @@ def connect(
         address: host name or address, and port.
         policy: how many rounds, and for how long in all. None: the defaults of RetryPolicy, but a single
             round inside an :class:`~holdfast.hold.retry.Attempt`, which repeats the whole anyway.
-        deadline: on ``clock``; replaces the policy's ``deadline_s``.
+        deadline: on ``clock``; replaces the policy's ``deadline_s``. Infinity: without limit.
         budget: retries that all who dial this destination share.
         on_retry: told before each wait; the ``loss`` is a :class:`RoundLost`.
         prepare: called with each socket before it connects: options, ``bind``. What it raises goes up.
@@ -71,7 +73,7 @@ def connect(
         resolver, clock, sleep, chance: where names, time and chance come from.
 
     Raises:
-        UsageError: a port or a delay that cannot be.
+        UsageError: a host, a port, a deadline or a delay that cannot be.
         GaveUp: with the loss of each address in each round: ConnectionRefused, ConnectionTimedOut (no
             answer until the kernel gave up, or in the time there was), ConnectionUnreachable, gaierror for
             the name, or another OSError where an address cannot be dialled from here.
@@ -120,10 +122,23 @@ async def connect_async(
 
 
 def _host_and_port(address: tuple[str, int]) -> tuple[str, int]:
-    host, port = address[:2]  # getsockname() of IPv6 gives four
-    if not 0 < port < 65536:  # getaddrinfo would take it modulo 65536
-        raise UsageError(f"The port must be from 1 to 65535, not {port}.")
+    try:
+        host, port = address[:2]  # getsockname() of IPv6 gives four
+    except (TypeError, ValueError):
+        raise UsageError(f"The address must be (host, port), not {address!r}.") from None
+    if type(port) is not int or not 0 < port < 65536:  # getaddrinfo would take it modulo 65536
+        raise UsageError(f"The port must be a number from 1 to 65535, not {port!r}.")
+    if not isinstance(host, str) or not host or "\0" in host:  # None would be this host
+        raise UsageError(f"The host must be a name or an address, not {host!r}.")
+    try:
+        host.encode("idna")  # as getaddrinfo does it
+    except UnicodeError as problem:
+        raise UsageError(f"{_shown(host)} cannot be a host name: {problem}.") from problem
     return host, port
+
+
+def _shown(host: str) -> str:
+    return repr(host) if len(host) <= LONGEST_SHOWN else f"{host[:LONGEST_SHOWN]!r}..."
 
 
 def _terms(
@@ -288,7 +303,7 @@ def _failure(number: int, address: Address, local: str | None = None) -> OSError
     return verdict.error(Loss(number, verdict.cause, local=local, peer=peer))
 
 
-_LONGEST_POLL_S = 3600.0  # poll() takes an int of milliseconds, and a round just waits again
+_LONGEST_POLL_S = 3600.0  # poll() takes an int of milliseconds; a round just waits again
 
 
 def _wait_polling(racing: Racing) -> socket.socket | None:
@@ -335,7 +350,7 @@ async def _writable(socks: list[socket.socket], timeout_s: float) -> list[int]:
     try:
         for descriptor in descriptors:
             loop.add_writer(descriptor, note, descriptor)
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(min(timeout_s, _LONGEST_POLL_S)):
             await some.wait()
     except TimeoutError:
         pass
