@@ -80,7 +80,7 @@ def connect(
 
     Source: RFC 8305; the order within a family is RFC 6724's, as getaddrinfo gives it.
     """
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     terms = _terms(policy, deadline, budget, on_retry, clock, chance)
     with _every_loss():
         for attempt in replace(terms, sleep=sleep):
@@ -109,7 +109,7 @@ async def connect_async(
     chance: Callable[[], float] = random.random,
 ) -> socket.socket:
     """As :func:`connect`, for asyncio: the socket is in non-blocking mode, as its loop wants it."""
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     terms = _terms(policy, deadline, budget, on_retry, clock, chance)
     with _every_loss():
         async for attempt in replace(terms, sleep_async=sleep):
@@ -121,7 +121,12 @@ async def connect_async(
     raise AssertionError("a loop of attempts ends by return or by error")
 
 
-def _host_and_port(address: tuple[str, int]) -> tuple[str, int]:
+def host_and_port(address: tuple[str, int]) -> tuple[str, int]:
+    """Both parts of an address that can be looked up.
+
+    Raises:
+        UsageError: it cannot.
+    """
     try:
         host, port = address[:2]  # getsockname() of IPv6 gives four
     except (TypeError, ValueError):
@@ -251,7 +256,7 @@ def _start(address: Address, prepare: Prepare | None) -> _Dialled | OSError:
     try:
         sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:  # no IPv6 in this kernel, or no descriptor left
-        return _failure(error.errno or 0, address)
+        return failure(error.errno or 0, address)
     try:
         if prepare is not None:
             prepare(sock)
@@ -262,7 +267,7 @@ def _start(address: Address, prepare: Prepare | None) -> _Dialled | OSError:
         raise
     if number not in (0, errnos.EINPROGRESS):
         sock.close()
-        return _failure(number, address)
+        return failure(number, address)
     return _Dialled(sock, address, local)
 
 
@@ -274,7 +279,7 @@ def _outcome(dialled: _Dialled) -> OSError | None:
         # No TIME_WAIT, which would go on holding the port.
         dialled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         number = errnos.ECONNREFUSED
-    return _failure(number, dialled.address, dialled.local) if number else None
+    return failure(number, dialled.address, dialled.local) if number else None
 
 
 def _met_itself(sock: socket.socket) -> bool:
@@ -291,11 +296,11 @@ def _met_itself(sock: socket.socket) -> bool:
 
 def _time_out(race: Race, running: dict[int, _Dialled]) -> None:
     for dialled in running.values():
-        race.lost(_failure(errnos.ETIMEDOUT, dialled.address, dialled.local))
+        race.lost(failure(errnos.ETIMEDOUT, dialled.address, dialled.local))
 
 
-def _failure(number: int, address: Address, local: str | None = None) -> OSError:
-    """The typed error for one address."""
+def failure(number: int, address: Address, local: str | None = None) -> OSError:
+    """The typed error for one address that could not be connected."""
     peer = str(Endpoint(*address.sockaddr[:2]))
     verdict = classify(number, Phase.CONNECTING)
     if verdict is None:

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from holdfast.errors import GaveUp, HoldfastError, ReplayRefused, UsageError
 from holdfast.hold.deadline import moment
+from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.outcome import BadAnswer, failure_of
 from holdfast.policy import Failure, Ledger, Retry, RetryBudget, RetryPolicy, StopReason
 
@@ -42,7 +43,8 @@ class Budget:
     def __init__(self, rule: RetryBudget | None = None) -> None:
         self._rule = rule or RetryBudget()
         self._ledger = Ledger()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        mended_in_child(self, Budget._become_the_childs)
 
     def request(self, now_s: float) -> None:
         """Count a first attempt, which earns its share of a retry."""
@@ -55,6 +57,9 @@ class Budget:
             ledger = self._rule.retry(self._ledger, now_s)
             self._ledger = ledger or self._ledger
             return ledger is not None
+
+    def _become_the_childs(self) -> None:
+        self._lock = freed(self._lock)
 
 
 @dataclass(frozen=True, slots=True)
