@@ -24,7 +24,7 @@ run: ## make every kind of reset on this machine and explain each
 
 test: ## the core tests, at most 5 minutes
 	@$(SETUP) test
-	@timeout --foreground 300 $(PYTEST) -q -m "not slow and not bench"
+	@timeout --foreground 300 $(PYTEST) -q -n 2 --dist loadfile -m "not slow and not bench"
 
 test-all: ## the tests that 'make test' leaves out, at most 20 minutes
 	@$(SETUP) test

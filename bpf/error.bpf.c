@@ -45,6 +45,9 @@ int BPF_PROG(error_reported, struct sock *sk)
 		key.error = queued_error(sk);
 	if (!key.error && key.state == TCP_CLOSE)
 		key.error = taken_error(c);
+	/* tcp_disconnect() reports once more, when it has cleared all. */
+	if (c)
+		c->error = 0;
 	if (!key.error)
 		return 0;
 	key.netns = sock_netns(sk);

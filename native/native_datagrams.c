@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include "native_datagrams.h"
 #include "native_datagrams_address.h"
-#include "native_datagrams_wait.h"
+#include "native_wait.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -252,31 +252,34 @@ static int rack_fill(struct rack *rack, struct take *take, size_t taken,
 	return failed ? -1 : got < 0 ? 0 : got;
 }
 
-/* An errno that came too late for this call or 0; -1 with an exception; -2: time is up. */
+/* An errno that came too late for this call or 0; an enum wait_end below zero. */
 static int take_all(struct rack *rack, struct take *take)
 {
 	size_t taken = 0;
-	int got, error, again;
+	enum wait_end end;
+	int got, error;
 
 	while (taken < take->wanted) {
 		got = rack_fill(rack, take, taken, &error);
 		if (got < 0)
-			return -1;
+			return WAIT_FAILED;
 		taken += (size_t)got;
 		if (!error)
 			continue;
 		/* A signal's handler may raise: not while we hold datagrams. */
 		if (taken)
 			return error == EAGAIN || error == EINTR ? 0 : error;
-		if (error == EINTR)
-			again = PyErr_CheckSignals() ? -1 : 1;
-		else if (error == EAGAIN)
-			again = wait_ready(&take->wait);
-		else
-			again = (errno = error,
-				 PyErr_SetFromErrno(PyExc_OSError), -1);
-		if (again <= 0)
-			return again ? -1 : -2;
+		if (error == EINTR) {
+			end = wait_interrupted(&take->wait);
+		} else if (error == EAGAIN) {
+			end = wait_ready(&take->wait);
+		} else {
+			errno = error;
+			PyErr_SetFromErrno(PyExc_OSError);
+			end = WAIT_FAILED;
+		}
+		if (end != WAIT_READY)
+			return end;
 	}
 	return 0;
 }
@@ -286,9 +289,8 @@ static int take_parse(struct take *take, PyObject *const *args)
 {
 	size_t slot_bytes;
 
-	if (wait_open(&take->wait, args[0]))
+	if (wait_open(&take->wait, args[0], POLLIN))
 		return -1;
-	take->wait.events = POLLIN;
 	take->control = PyObject_IsTrue(args[1]) > 0;
 	take->view = args[2];
 	slot_bytes = PyLong_AsSize_t(args[3]);
@@ -332,7 +334,7 @@ static PyObject *recv_datagrams(PyObject *module, PyObject *const *args,
 {
 	struct take take = { 0 };
 	struct rack *rack;
-	int result = -1;
+	int result = WAIT_FAILED;
 
 	if (count != 9)
 		return PyErr_Format(PyExc_TypeError,
@@ -346,9 +348,9 @@ static PyObject *recv_datagrams(PyObject *module, PyObject *const *args,
 	}
 	if (take.memory.obj)
 		PyBuffer_Release(&take.memory);
-	if (result == -1)
+	if (result == WAIT_FAILED)
 		return NULL;
-	if (result == -2)
+	if (result == WAIT_DEADLINE)
 		Py_RETURN_NONE;
 	return PyLong_FromLong(result);
 }

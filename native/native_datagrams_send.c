@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include "native_datagrams.h"
 #include "native_datagrams_address.h"
-#include "native_datagrams_wait.h"
+#include "native_wait.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -186,31 +186,33 @@ static bool refuses_segments(int error)
 	       error == EOPNOTSUPP;
 }
 
-/* 1: go on; 0: the time is up; -1: an exception is set. */
-static int post_some(struct post *post, struct load *load)
+/* WAIT_READY: go on. */
+static enum wait_end post_some(struct post *post, struct load *load)
 {
 	bool segmented = false;
 	int error;
 
 	load->pieces = 0;
 	if (load_fill(load, post))
-		return -1;
+		return WAIT_FAILED;
 	load_plan(load, post->segment);
 	Py_BEGIN_ALLOW_THREADS;
 	post->sent += (Py_ssize_t)load_send(load, post, &segmented, &error);
 	Py_END_ALLOW_THREADS;
 	load_release(load);
-	if (!error || error == EINTR)
-		return PyErr_CheckSignals() ? -1 : 1;
+	if (!error)
+		return PyErr_CheckSignals() ? WAIT_FAILED : WAIT_READY;
+	if (error == EINTR)
+		return wait_interrupted(&post->wait);
 	if (error == EAGAIN)
 		return wait_ready(&post->wait);
 	if (segmented && refuses_segments(error)) {
 		post->segment = false;
-		return 1;
+		return WAIT_READY;
 	}
 	errno = error;
 	PyErr_SetFromErrno(PyExc_OSError);
-	return -1;
+	return WAIT_FAILED;
 }
 
 /* Set `sent_messages` on the exception that is being raised. */
@@ -243,14 +245,14 @@ const char send_datagrams_doc[] =
 PyObject *send_datagrams(PyObject *module, PyObject *const *args,
 			 Py_ssize_t count)
 {
-	struct post post = { .wait.events = POLLOUT };
+	enum wait_end end = WAIT_READY;
+	struct post post = { 0 };
 	struct load load;
-	int going = 1;
 
 	if (count != 5)
 		return PyErr_Format(PyExc_TypeError,
 				    "send_datagrams takes 5 arguments");
-	if (wait_open(&post.wait, args[0]))
+	if (wait_open(&post.wait, args[0], POLLOUT))
 		return NULL;
 	post.family = (int)PyLong_AsLong(args[1]);
 	post.segment = PyObject_IsTrue(args[2]) > 0;
@@ -261,10 +263,11 @@ PyObject *send_datagrams(PyObject *module, PyObject *const *args,
 	if (!post.items)
 		return NULL;
 	post.peer = has_peer(post.wait.fd);
-	while (going > 0 && post.sent < PySequence_Fast_GET_SIZE(post.items))
-		going = post_some(&post, &load);
+	while (end == WAIT_READY &&
+	       post.sent < PySequence_Fast_GET_SIZE(post.items))
+		end = post_some(&post, &load);
 	Py_DECREF(post.items);
-	if (going < 0) {
+	if (end == WAIT_FAILED) {
 		tell_progress(post.sent);
 		return NULL;
 	}

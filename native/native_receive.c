@@ -3,9 +3,12 @@
  * recv and send on one socket: tried first, waited for only on EAGAIN. MSG_DONTWAIT makes that hold for
  * blocking sockets too, so nobody's O_NONBLOCK is touched.
  */
-#include "native.h"
+#define _GNU_SOURCE /* POLLRDHUP */
+#include "native_receive.h"
+#include "native_wait.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -27,41 +30,64 @@ static ssize_t attempt(int fd, const struct transfer *one)
 }
 
 /* Bytes moved, or an enum wait_end below zero. */
-static ssize_t move_bytes(struct patience *limit, const struct transfer *one)
+static ssize_t move_bytes(struct wait *wait, const struct transfer *one)
 {
-	int fd = sock_fd(limit->sock);
+	enum wait_end end;
+	ssize_t moved;
+	int error;
 
-	while (fd >= 0) {
-		enum wait_end end;
-		ssize_t moved;
-		int failed;
-
-		Py_BEGIN_ALLOW_THREADS moved = attempt(fd, one);
-		failed = errno;
-		Py_END_ALLOW_THREADS if (moved >= 0) return moved;
-		if (failed == EINTR) {
-			/* A handler may have closed the socket. */
-			if (PyErr_CheckSignals() ||
-			    (fd = sock_fd(limit->sock)) < 0)
-				return WAIT_FAILED;
-			continue;
-		}
-		if (failed != EAGAIN && failed != EWOULDBLOCK) {
-			errno = failed;
+	if (!one->size_bytes) /* a Unix socket would wait all the same */
+		return 0;
+	for (;;) {
+		Py_BEGIN_ALLOW_THREADS;
+		moved = attempt(wait->fd, one);
+		error = errno;
+		Py_END_ALLOW_THREADS;
+		if (moved >= 0)
+			return moved;
+		if (error == EINTR) {
+			end = wait_interrupted(wait);
+		} else if (error == EAGAIN || error == EWOULDBLOCK) {
+			end = wait_ready(wait);
+		} else {
+			errno = error;
 			PyErr_SetFromErrno(PyExc_OSError);
-			return WAIT_FAILED;
+			end = WAIT_FAILED;
 		}
-		end = await_events(limit, &fd, one->out ? POLLOUT : READABLE);
 		if (end != WAIT_READY)
 			return end;
 	}
-	return WAIT_FAILED;
+}
+
+/* From the arguments sock, deadline, wake_fd: read before the first system call. */
+static int wait_parse(struct wait *wait, PyObject *sock, PyObject *deadline,
+		      PyObject *wake_fd, short events)
+{
+	if (wait_open(wait, sock, events))
+		return -1;
+	wait->own = deadline == Py_None;
+	if (!wait->own) {
+		wait->deadline_s = PyFloat_AsDouble(deadline);
+		if (wait->deadline_s == -1.0 && PyErr_Occurred())
+			return -1;
+		if (isnan(wait->deadline_s)) {
+			PyErr_SetString(PyExc_ValueError,
+					"the deadline is not a number");
+			return -1;
+		}
+	}
+	if (wake_fd != Py_None) {
+		wait->wake_fd = (int)PyLong_AsLong(wake_fd);
+		if (wait->wake_fd == -1 && PyErr_Occurred())
+			return -1;
+	}
+	return 0;
 }
 
 static PyObject *move_buffer(PyObject *const *args, Py_ssize_t count, bool out)
 {
-	struct patience limit;
 	struct transfer one = { .out = out };
+	struct wait wait;
 	Py_buffer buffer;
 	ssize_t moved;
 
@@ -70,20 +96,21 @@ static PyObject *move_buffer(PyObject *const *args, Py_ssize_t count, bool out)
 				"expected sock, buffer, deadline, wake_fd");
 		return NULL;
 	}
-	if (patience_init(&limit, args[0], args[2], args[3]))
+	if (wait_parse(&wait, args[0], args[2], args[3],
+		       out ? POLLOUT : READABLE))
 		return NULL;
 	if (PyObject_GetBuffer(args[1], &buffer,
 			       out ? PyBUF_SIMPLE : PyBUF_WRITABLE))
 		return NULL;
 	one.data = buffer.buf;
 	one.size_bytes = (size_t)buffer.len;
-	moved = move_bytes(&limit, &one);
+	moved = move_bytes(&wait, &one);
 	PyBuffer_Release(&buffer);
 	return moved == WAIT_FAILED ? NULL : PyLong_FromSsize_t(moved);
 }
 
-static PyObject *receive_into(PyObject *module, PyObject *const *args,
-			      Py_ssize_t count)
+PyObject *receive_into(PyObject *module, PyObject *const *args,
+		       Py_ssize_t count)
 {
 	return move_buffer(args, count, false);
 }
@@ -94,11 +121,10 @@ static PyObject *send_from(PyObject *module, PyObject *const *args,
 	return move_buffer(args, count, true);
 }
 
-static PyObject *receive(PyObject *module, PyObject *const *args,
-			 Py_ssize_t count)
+PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-	struct patience limit;
 	struct transfer one = { .out = false };
+	struct wait wait;
 	PyObject *bytes;
 	Py_ssize_t size;
 	ssize_t moved;
@@ -115,14 +141,14 @@ static PyObject *receive(PyObject *module, PyObject *const *args,
 		PyErr_SetString(PyExc_ValueError, "the size is negative");
 		return NULL;
 	}
-	if (patience_init(&limit, args[0], args[2], args[3]))
+	if (wait_parse(&wait, args[0], args[2], args[3], READABLE))
 		return NULL;
 	bytes = PyBytes_FromStringAndSize(NULL, size);
 	if (!bytes)
 		return NULL;
 	one.data = PyBytes_AS_STRING(bytes);
 	one.size_bytes = (size_t)size;
-	moved = move_bytes(&limit, &one);
+	moved = move_bytes(&wait, &one);
 	if (moved < 0) {
 		Py_DECREF(bytes);
 		return moved == WAIT_FAILED ? NULL : PyLong_FromSsize_t(moved);

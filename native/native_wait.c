@@ -4,15 +4,16 @@
  * another thread can wake.
  */
 #define _GNU_SOURCE /* ppoll */
-#include "native.h"
+#include "native_wait.h"
 
 #include <errno.h>
 #include <math.h>
 #include <poll.h>
 #include <time.h>
 
-/* How soon a socket that another thread has closed is noticed: its old file goes on being polled. */
+/* A socket that another thread has closed goes on being polled: look again this often. */
 #define SLICE_S 0.5
+#define NAP_S 0.001
 
 static double now_s(void)
 {
@@ -22,139 +23,119 @@ static double now_s(void)
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* The descriptor of a socket; -1 with an exception set, EBADF for one that is closed. */
-int sock_fd(PyObject *sock)
+static int raise_errno(int error)
 {
+	errno = error;
+	PyErr_SetFromErrno(PyExc_OSError);
+	return -1;
+}
+
+/* Ask the socket for its descriptor. */
+static int look_up(struct wait *wait)
+{
+	static PyObject *name;
 	PyObject *number;
 	long fd;
 
-	if (PyLong_CheckExact(sock)) {
-		number = Py_NewRef(sock);
-	} else {
-		static PyObject *name;
-
-		if (!name)
-			name = PyUnicode_InternFromString("fileno");
-		number = name ? PyObject_CallMethodNoArgs(sock, name) : NULL;
-		if (!number)
-			return -1;
-	}
+	if (!name)
+		name = PyUnicode_InternFromString("fileno");
+	number = name ? PyObject_CallMethodNoArgs(wait->sock, name) : NULL;
+	if (!number)
+		return -1;
 	fd = PyLong_AsLong(number);
 	Py_DECREF(number);
-	if (fd < 0 || fd > INT_MAX) {
-		if (!PyErr_Occurred()) {
-			errno = EBADF;
-			PyErr_SetFromErrno(PyExc_OSError);
-		}
+	if (fd == -1 && PyErr_Occurred())
 		return -1;
-	}
-	return (int)fd;
-}
-
-int patience_init(struct patience *limit, PyObject *sock, PyObject *deadline,
-		  PyObject *wake_fd)
-{
-	limit->sock = sock;
-	limit->own = deadline == Py_None;
-	limit->deadline_s = INFINITY;
-	limit->wake_fd = -1;
-	if (!limit->own) {
-		limit->deadline_s = PyFloat_AsDouble(deadline);
-		if (limit->deadline_s == -1.0 && PyErr_Occurred())
-			return -1;
-		if (isnan(limit->deadline_s)) {
-			PyErr_SetString(PyExc_ValueError,
-					"the deadline is not a number");
-			return -1;
-		}
-	}
-	if (wake_fd != Py_None) {
-		limit->wake_fd = (int)PyLong_AsLong(wake_fd);
-		if (limit->wake_fd == -1 && PyErr_Occurred())
-			return -1;
-	}
+	if (fd < 0 || fd > INT_MAX)
+		return raise_errno(EBADF);
+	wait->fd = (int)fd;
 	return 0;
 }
 
+int wait_open(struct wait *wait, PyObject *sock, short events)
+{
+	*wait = (struct wait){
+		.sock = sock,
+		.events = events,
+		.deadline_s = INFINITY,
+		.wake_fd = -1,
+	};
+	return look_up(wait);
+}
+
 /* No deadline was given: the socket's own timeout begins to count now. */
-static int adopt_timeout(struct patience *limit)
+static int adopt_timeout(struct wait *wait)
 {
 	PyObject *timeout;
 	double seconds;
 
-	if (!limit->own)
-		return 0;
-	limit->own = false;
-	if (PyLong_CheckExact(limit->sock))
-		return 0;
-	timeout = PyObject_CallMethod(limit->sock, "gettimeout", NULL);
+	wait->own = false;
+	timeout = PyObject_CallMethod(wait->sock, "gettimeout", NULL);
 	if (!timeout)
 		return -1;
-	if (timeout == Py_None) {
-		Py_DECREF(timeout);
-		return 0;
-	}
-	seconds = PyFloat_AsDouble(timeout);
+	seconds = timeout == Py_None ? INFINITY : PyFloat_AsDouble(timeout);
 	Py_DECREF(timeout);
 	if (seconds == -1.0 && PyErr_Occurred())
 		return -1;
-	if (seconds <= 0) {
-		errno = EAGAIN;
-		PyErr_SetFromErrno(PyExc_OSError);
-		return -1;
-	}
-	limit->deadline_s = now_s() + seconds;
+	if (seconds <= 0)
+		return raise_errno(EAGAIN);
+	wait->deadline_s = now_s() + seconds;
 	return 0;
 }
 
-static struct timespec span(double seconds)
+/* poll without the interpreter lock; -1 with an exception set. */
+static int poll_for(struct pollfd *polled, nfds_t count, double span_s)
 {
-	struct timespec wait = { .tv_sec = (time_t)seconds };
+	struct timespec span = { .tv_sec = (time_t)span_s };
+	int ready, error;
 
-	wait.tv_nsec = (long)((seconds - (double)wait.tv_sec) * 1e9);
-	return wait;
+	span.tv_nsec = (long)((span_s - (double)span.tv_sec) * 1e9);
+	Py_BEGIN_ALLOW_THREADS;
+	ready = ppoll(polled, count, &span, NULL);
+	error = errno;
+	Py_END_ALLOW_THREADS;
+	if (ready >= 0)
+		return ready;
+	if (error == EINTR)
+		return PyErr_CheckSignals() ? -1 : 0;
+	return raise_errno(error);
 }
 
-/*
- * Returns when the socket has any of these events, an error or a hang-up, and leaves its descriptor in
- * *fd, read anew: the call that follows reports what it was.
- */
-enum wait_end await_events(struct patience *limit, int *fd, short events)
+enum wait_end wait_ready(struct wait *wait)
 {
-	if (adopt_timeout(limit))
-		return WAIT_FAILED;
-	for (;;) {
-		struct pollfd polled[] = {
-			{ .fd = *fd, .events = events },
-			{ .fd = limit->wake_fd, .events = POLLIN },
-		};
-		double left_s = limit->deadline_s - now_s();
-		struct timespec wait;
-		int ready, failed;
+	struct pollfd polled[] = {
+		{ .fd = wait->wake_fd, .events = POLLIN },
+		/* A negative descriptor is passed over. */
+		{ .fd = wait->fd, .events = wait->events },
+	};
+	double left_s;
+	int ready;
 
-		/* The last look is at the socket, not at the clock. */
-		wait = span(left_s <= 0	     ? 0 :
-			    left_s < SLICE_S ? left_s :
-					       SLICE_S);
-		Py_BEGIN_ALLOW_THREADS ready =
-			ppoll(polled, limit->wake_fd < 0 ? 1 : 2, &wait, NULL);
-		failed = errno;
-		Py_END_ALLOW_THREADS if (ready < 0 && failed != EINTR)
-		{
-			errno = failed;
-			PyErr_SetFromErrno(PyExc_OSError);
-			return WAIT_FAILED;
-		}
-		if (ready < 0 && PyErr_CheckSignals())
-			return WAIT_FAILED;
-		if (ready > 0 && polled[1].revents)
-			return WAIT_WOKEN;
-		*fd = sock_fd(limit->sock);
-		if (*fd < 0)
-			return WAIT_FAILED;
-		if (ready > 0)
-			return WAIT_READY;
-		if (left_s <= 0)
-			return WAIT_DEADLINE;
-	}
+	if (wait->own && adopt_timeout(wait))
+		return WAIT_FAILED;
+	if (wait->deadline_s == -INFINITY)
+		return WAIT_DEADLINE;
+	left_s = wait->deadline_s - now_s();
+	if (left_s <= 0)
+		return WAIT_DEADLINE;
+	/*
+	 * Ready, and still EAGAIN: an unread error queue keeps POLLERR set, and a Unix
+	 * socket without a peer is writable though the receiver is full. Polling it
+	 * again would spin.
+	 */
+	if (wait->polled)
+		ready = poll_for(polled, 1, fmin(left_s, NAP_S));
+	else
+		ready = poll_for(polled, 2, fmin(left_s, SLICE_S));
+	if (ready < 0)
+		return WAIT_FAILED;
+	if (ready && polled[0].revents)
+		return WAIT_WOKEN;
+	wait->polled = ready > 0;
+	return look_up(wait) ? WAIT_FAILED : WAIT_READY;
+}
+
+enum wait_end wait_interrupted(struct wait *wait)
+{
+	return PyErr_CheckSignals() || look_up(wait) ? WAIT_FAILED : WAIT_READY;
 }

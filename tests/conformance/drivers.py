@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import uvloop
 
-from holdfast.hold import portable, stream
+from holdfast.hold import inbox_portable, portable, stream
 from holdfast.hold.connection import Connection
 from holdfast.hold.counters import Counters
 from holdfast.hold.stream import Stream
@@ -149,6 +149,7 @@ def blocking(near: socket.socket) -> End:
 def blocking_portable(near: socket.socket) -> End:
     one = Connection(near)
     one._calls = portable
+    one._inbox = inbox_portable.Inbox()
     return one
 
 
@@ -164,7 +165,8 @@ class Drivers:
 
     NAMES = (
         "tcp", "tcp portable", "unix", "unix portable", "tls",
-        "asyncio tcp", "asyncio unix", "asyncio tls", "uvloop tcp", "uvloop unix", "uvloop tls",
+        "asyncio tcp", "asyncio unix", "asyncio tls", "asyncio portable",
+        "uvloop tcp", "uvloop unix", "uvloop tls",
     )  # fmt: skip
 
     def __init__(self, certificate: Certificate) -> None:
@@ -178,7 +180,10 @@ class Drivers:
         if kind in ("asyncio", "uvloop"):
             loop = self._loop(kind)
             if not encrypted:
-                return AsyncEnd(loop, loop.run(stream.wrap(near))), far
+                one = loop.run(stream.wrap(near))
+                if path == "portable":
+                    one.inbox = one.protocol.inbox = inbox_portable.Inbox()
+                return AsyncEnd(loop, one), far
             with handshaking(self._certificate, far) as made:
                 one = loop.run(stream.wrap(near, ssl=self._certificate.client, server_hostname="localhost"))
             return AsyncEnd(loop, one), made[0]

@@ -106,6 +106,28 @@ class Matrix:
         self._pool.shutdown(cancel_futures=True)
 
     def _make(self, name: str, family: int, count: int) -> Outcome:
+        """The case; once more if the kernel never called a hook for one of its connections.
+
+        About one timer in two hundred goes untraced on a busy virtual machine, by perf as well
+        (docs/reference/limits.md), and a case must not fail by chance. One that fails twice does.
+        """
+        outcome = self._make_once(name, family, count)
+        if any(one.reset is None and not one.explained for one in outcome.pairings) and not self._traced(
+            outcome
+        ):
+            outcome = self._make_once(name, family, count)
+        return outcome
+
+    def _traced(self, outcome: Outcome) -> bool:
+        made = outcome.pairings[0].made
+        ends = {frozenset(pair) for pair in made.label.pairs}
+        return any(
+            frozenset((event.local, event.peer)) in ends
+            for netns in made.netns.values()
+            for event in self.watch.events(netns)
+        )
+
+    def _make_once(self, name: str, family: int, count: int) -> Outcome:
         one = find(name)
         one.check()
         with CapturedNetwork(family, self.watch) as net:

@@ -29,6 +29,9 @@ def receive(sock: socket.socket, size: int, deadline: float | None, wake_fd: int
     """Up to ``size`` bytes; -1 when the deadline has passed, -2 when woken."""
     if size < 0:
         raise ValueError("the size is negative")
+    if not size:  # a Unix socket would wait all the same
+        _open_fd(sock)
+        return b""
     with _twin(sock) as one:
         return _move(lambda: one.recv(size, socket.MSG_DONTWAIT), sock, READABLE, deadline, wake_fd)
 
@@ -38,6 +41,9 @@ def receive_into(
 ) -> int:
     """How many bytes came; -1 when the deadline has passed, -2 when woken."""
     size = memoryview(buffer).nbytes
+    if not size:
+        _open_fd(sock)
+        return 0
     with _twin(sock) as one:
         return _move(
             lambda: one.recv_into(buffer, size, socket.MSG_DONTWAIT), sock, READABLE, deadline, wake_fd

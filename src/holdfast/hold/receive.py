@@ -12,6 +12,7 @@ from holdfast.errors import DeadlineExceeded, UsageError
 from holdfast.hold import calls
 from holdfast.hold.calls import Readable, Writable
 from holdfast.hold.deadline import moment
+from holdfast.hold.front import front
 from holdfast.hold.loss import lost
 from holdfast.hold.tls import TlsError, TlsVisits
 
@@ -21,6 +22,21 @@ PIECE_BYTES = 1 << 20
 """How much of a send goes to the kernel before the clock is looked at again."""
 
 
+def _ended(sock: socket.socket, error: OSError | ValueError | None, sent_bytes: int = 0) -> NoReturn:
+    """Raise what it means that a call ended with this error; None is that time was up."""
+    if error is None:
+        raise DeadlineExceeded(sent_bytes=sent_bytes)
+    if isinstance(error, UsageError | TlsError):
+        raise error
+    if isinstance(error, ValueError):  # the compiled calls know no UsageError
+        raise UsageError(str(error)) from error
+    found = lost(sock, error, sent_bytes=sent_bytes)
+    if found is None:
+        raise error
+    raise found from error
+
+
+@front("receive", _ended)
 def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes:
     """Up to ``n`` bytes as soon as any are there; ``b""`` at the end of the peer's stream, or if ``n`` is 0.
 
@@ -50,12 +66,13 @@ def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes
         else:
             data = calls.receive(sock, n, deadline, None)
     except (OSError, ValueError) as error:
-        _raise(sock, error)
+        _ended(sock, error)
     if isinstance(data, int):
-        raise DeadlineExceeded()
+        _ended(sock, None)
     return data
 
 
+@front("receive_into", _ended)
 def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None = None) -> int:
     """How many bytes were put at the start of ``buffer``; 0 at the end of the stream, or if it is empty.
 
@@ -67,9 +84,9 @@ def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None =
         else:
             count = calls.receive_into(sock, buffer, deadline, None)
     except (OSError, ValueError) as error:
-        _raise(sock, error)
+        _ended(sock, error)
     if count < 0:
-        raise DeadlineExceeded()
+        _ended(sock, None)
     return count
 
 
@@ -95,7 +112,7 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
                 count = _send(sock, piece, deadline, sent)
             sent += count
             if sent < len(view) and time.monotonic() >= limit:
-                raise DeadlineExceeded(sent_bytes=sent)
+                _ended(sock, None, sent)
 
 
 def _send(sock: socket.socket, piece: memoryview, deadline: float | None, sent_bytes: int) -> int:
@@ -108,18 +125,7 @@ def _send(sock: socket.socket, piece: memoryview, deadline: float | None, sent_b
         error.characters_written = sent_bytes
         raise
     except OSError as error:
-        _raise(sock, error, sent_bytes)
+        _ended(sock, error, sent_bytes)
     if count < 0:
-        raise DeadlineExceeded(sent_bytes=sent_bytes)
+        _ended(sock, None, sent_bytes)
     return count
-
-
-def _raise(sock: socket.socket, error: OSError | ValueError, sent_bytes: int = 0) -> NoReturn:
-    if isinstance(error, UsageError | TlsError):
-        raise error
-    if isinstance(error, ValueError):  # the compiled calls know no UsageError
-        raise UsageError(str(error)) from error
-    found = lost(sock, error, sent_bytes=sent_bytes)
-    if found is None:
-        raise error
-    raise found from error

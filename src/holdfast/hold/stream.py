@@ -14,6 +14,7 @@ from holdfast.errors import ConnectionLost, DeadlineExceeded, Truncated, UsageEr
 from holdfast.hold.calls import Readable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.counters import Counters
+from holdfast.hold.front import front
 from holdfast.hold.stream_protocol import StreamProtocol
 
 CHUNK_BYTES = 1 << 18
@@ -35,7 +36,7 @@ class Stream:
 
     def __init__(self, causes: CauseSource | None = None) -> None:
         self.protocol = StreamProtocol(causes)
-        self._take_exactly = self.protocol.inbox.take_exactly
+        self.inbox = self.protocol.inbox  # where the compiled fronts of recv and recv_exactly look
         self._receiving = self._sending = False
 
     @property
@@ -63,6 +64,7 @@ class Stream:
         """What went through so far."""
         return self.protocol.counters()
 
+    @front("take")
     async def recv(self, n: int, *, deadline: float | None = None) -> bytes:
         """Up to ``n`` bytes as soon as any are there; ``b""`` at the end of the peer's stream.
 
@@ -72,37 +74,37 @@ class Stream:
             Truncated: a TLS stream ended without close_notify.
             UsageError: the stream is closed, or another task is receiving.
         """
-        inbox = self.protocol.inbox
-        if n and not len(inbox):
+        if n and not len(self.inbox):
             await self._more(deadline)
-        data = inbox.take(n)
+        data = self.inbox.take(n)
         self.protocol.taken()
         return data
 
+    @front("take_exactly")
     async def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes; errors as :meth:`Connection.recv_exactly`."""
-        frame = self._take_exactly(n)
+        frame = self.inbox.take_exactly(n)
         if frame is None:
             self.protocol.wanted = n
-            frame = await self._frame(lambda: self._take_exactly(n), f"the {n} bytes asked for", deadline)
-        if self.protocol.paused:
-            self.protocol.taken()
+            frame = await self._frame(
+                lambda: self.inbox.take_exactly(n), f"the {n} bytes asked for", deadline
+            )
+        self.protocol.taken()
         return frame
 
     async def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; arguments and errors as :meth:`Connection.recv_until`."""
-        inbox = self.protocol.inbox
-        frame = inbox.take_until(delimiter, limit)
+        frame = self.inbox.take_until(delimiter, limit)
         if frame is None:
             self.protocol.wanted = limit
             wanted = f"the delimiter {delimiter!r}"
-            frame = await self._frame(lambda: inbox.take_until(delimiter, limit), wanted, deadline)
+            frame = await self._frame(lambda: self.inbox.take_until(delimiter, limit), wanted, deadline)
         self.protocol.taken()
         return frame
 
     def peek(self, n: int) -> bytes:
         """Up to ``n`` bytes that have come already, left for the next call."""
-        return self.protocol.inbox.peek(n)
+        return self.inbox.peek(n)
 
     async def sendall(self, data: Readable, *, deadline: float | None = None) -> None:
         """Hand all of ``data`` over, and wait until the kernel has room for more.
@@ -152,7 +154,6 @@ class Stream:
         await self.close(deadline=time.monotonic() + LEAVING_S)
 
     async def _frame(self, take: Callable[[], bytes | None], wanted: str, deadline: float | None) -> bytes:
-        inbox = self.protocol.inbox
         try:
             while True:
                 if not await self._more(deadline):
@@ -160,7 +161,7 @@ class Stream:
                 if (frame := take()) is not None:
                     return frame
         except (DeadlineExceeded, ConnectionLost, Truncated) as error:
-            error.partial = inbox.peek(len(inbox))
+            error.partial = self.inbox.peek(len(self.inbox))
             raise
         finally:
             self.protocol.wanted = 0

@@ -93,6 +93,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._receives += 1
         if not self.paused and len(self.inbox) >= max(HIGH_WATER_BYTES, self.wanted):
             self.paused = True
+            self.inbox.reserve_bytes = self._low_water_bytes()
             self.transport.pause_reading()
         _wake(self._came)
 
@@ -161,10 +162,14 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def taken(self) -> None:
         """Something was taken from the inbox: read on if there is room again."""
-        if self.paused and len(self.inbox) < max(HIGH_WATER_BYTES // 2, self.wanted):
+        if self.paused and len(self.inbox) < self._low_water_bytes():
             self.paused = False
+            self.inbox.reserve_bytes = 0
             if not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def _low_water_bytes(self) -> int:
+        return max(HIGH_WATER_BYTES // 2, self.wanted)
 
     async def wait_for_data(self, deadline: float | None) -> bool:
         """Whether more came, at the latest when the stream ended or the deadline passed.

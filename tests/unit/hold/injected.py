@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import inspect
 import json
 import socket
 import sys
@@ -44,8 +45,10 @@ def outcome(kind: str, name: str, after: int, error: str) -> str:
 def main() -> None:
     if sys.argv[1] == "portable":
         receive.calls = portable  # type: ignore[attr-defined]
+        receive.recv = inspect.unwrap(receive.recv)
     else:
         assert calls.receive.__module__ == "holdfast._native", "the extension was not built"
+        assert type(receive.recv).__module__ == "holdfast._native", "the compiled front was not built"
     found = {
         f"{kind}, {name}: {error}": outcome(kind, name, 0, error)
         for kind, name in (("recv", "recv"), ("recv waiting", "poll"), ("sendall", "send"))

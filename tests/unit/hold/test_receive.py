@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions on an ordinary socket, with the C extension and without it."""
+"""The functions on an ordinary socket, with the C extension, half of it and without it."""
 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from types import ModuleType
 
 import pytest
 from conformance.drivers import Certificate, handshaking, reset, tcp_pair, unix_pair
@@ -18,14 +18,26 @@ from conformance.drivers import Certificate, handshaking, reset, tcp_pair, unix_
 from holdfast import _native
 from holdfast.errors import ConnectionReset, DeadlineExceeded, Truncated
 from holdfast.hold import portable, receive
-from holdfast.hold.receive import recv, recv_into, sendall
+from holdfast.hold.receive import sendall
 
 
-@pytest.fixture(params=[_native, portable], ids=["native", "portable"], autouse=True)
-def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(receive, "calls", request.param)
-    module: ModuleType = request.param
-    return module
+@pytest.fixture(params=["front", "native", "portable"], autouse=True)
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The compiled front; the Python function behind it, on compiled calls; and on portable ones."""
+    name: str = request.param
+    if name != "front":
+        monkeypatch.setattr(receive, "calls", _native if name == "native" else portable)
+        monkeypatch.setattr(receive, "recv", inspect.unwrap(receive.recv))
+        monkeypatch.setattr(receive, "recv_into", inspect.unwrap(receive.recv_into))
+    return name
+
+
+def recv(sock: socket.socket, n: int, **named: float | None) -> bytes:
+    return receive.recv(sock, n, **named)
+
+
+def recv_into(sock: socket.socket, buffer: bytearray | memoryview, **named: float | None) -> int:
+    return receive.recv_into(sock, buffer, **named)
 
 
 @pytest.fixture
@@ -53,6 +65,18 @@ def test_into_a_buffer_and_into_an_empty_one(pair: Pair) -> None:
     buffer = bytearray(8)
     assert recv_into(near, bytearray()) == 0
     assert (recv_into(near, memoryview(buffer)[2:]), buffer) == (5, bytearray(b"\0\0hello\0"))
+
+
+def test_nothing_is_not_waited_for() -> None:
+    """The kernel would, on a Unix socket."""
+    near, far = unix_pair()
+    assert (recv(near, 0), recv_into(near, bytearray())) == (b"", 0)
+    near.close()
+    far.close()
+    for call in (lambda: recv(near, 0), lambda: recv_into(near, bytearray())):
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno == errno.EBADF
 
 
 @pytest.mark.parametrize("timeout", [None, 0.0, 30.0])
