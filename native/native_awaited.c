@@ -8,6 +8,8 @@
 #include "native_front.h"
 #include "native_inbox.h"
 
+#include <math.h>
+
 enum stage {
 	FRESH,	   /* not awaited yet */
 	DELEGATED, /* the coroutine goes on, and is suspended */
@@ -24,6 +26,13 @@ struct awaited {
 	bool exactly;
 };
 
+/* Waiting for nothing, only one that is wrong makes a difference. */
+static bool deadline_is_plain(PyObject *deadline)
+{
+	return deadline == Py_None || (PyFloat_CheckExact(deadline) &&
+				       !isnan(PyFloat_AS_DOUBLE(deadline)));
+}
+
 /* The bytes asked for; NULL without an exception if this is not the usual case. */
 static PyObject *take_now(struct awaited *one)
 {
@@ -32,7 +41,7 @@ static PyObject *take_now(struct awaited *one)
 	struct inbox *inbox;
 	PyObject *found, *data = NULL;
 
-	if (!PyLong_CheckExact(one->size))
+	if (!PyLong_CheckExact(one->size) || !deadline_is_plain(one->deadline))
 		return NULL;
 	size = PyLong_AsSsize_t(one->size);
 	if (size < 0) {

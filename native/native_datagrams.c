@@ -269,15 +269,7 @@ static int take_all(struct rack *rack, struct take *take)
 		/* A signal's handler may raise: not while we hold datagrams. */
 		if (taken)
 			return error == EAGAIN || error == EINTR ? 0 : error;
-		if (error == EINTR) {
-			end = wait_interrupted(&take->wait);
-		} else if (error == EAGAIN) {
-			end = wait_ready(&take->wait);
-		} else {
-			errno = error;
-			PyErr_SetFromErrno(PyExc_OSError);
-			end = WAIT_FAILED;
-		}
+		end = wait_after(&take->wait, error);
 		if (end != WAIT_READY)
 			return end;
 	}

@@ -202,17 +202,11 @@ static enum wait_end post_some(struct post *post, struct load *load)
 	load_release(load);
 	if (!error)
 		return PyErr_CheckSignals() ? WAIT_FAILED : WAIT_READY;
-	if (error == EINTR)
-		return wait_interrupted(&post->wait);
-	if (error == EAGAIN)
-		return wait_ready(&post->wait);
 	if (segmented && refuses_segments(error)) {
 		post->segment = false;
 		return WAIT_READY;
 	}
-	errno = error;
-	PyErr_SetFromErrno(PyExc_OSError);
-	return WAIT_FAILED;
+	return wait_after(&post->wait, error);
 }
 
 /* Set `sent_messages` on the exception that is being raised. */

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * A buffer that is filled at its end and emptied at its start. Its memory is a bytearray that is never
- * resized, only replaced: views of it may be out, in the hands of an event loop.
+ * resized, only replaced: views of it may be out, in the hands of an event loop. An empty one has none, so
+ * that a connection which is silent costs nothing.
  */
 #define _GNU_SOURCE /* memmem */
 #include "native_inbox.h"
+#include "native_usage.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <structmember.h>
 
-/* What an empty inbox holds. */
+/* What one read takes at most. */
 #define CAPACITY_BYTES ((Py_ssize_t)1 << 16)
 
 static char *head(const struct inbox *inbox)
@@ -54,7 +57,7 @@ static int make_room(struct inbox *inbox)
 {
 	Py_ssize_t here = inbox_length(inbox);
 
-	if (inbox->begin >= inbox->memory.len / 2) {
+	if (inbox->begin > inbox->memory.len / 2) {
 		move_to_front(inbox, inbox->memory.buf);
 		return 0;
 	}
@@ -66,14 +69,23 @@ static int make_room(struct inbox *inbox)
 		     here + (here > CAPACITY_BYTES ? here : CAPACITY_BYTES));
 }
 
+/* Whether somebody else holds a view of the memory, and perhaps is about to say add(). */
+static bool view_is_out(const struct inbox *inbox)
+{
+	return inbox->memory.obj &&
+	       ((PyByteArrayObject *)inbox->memory.obj)->ob_exports > 1;
+}
+
 static void drop(struct inbox *inbox, Py_ssize_t size)
 {
 	inbox->begin += size;
 	if (inbox->begin < inbox->end)
 		return;
 	inbox->begin = inbox->end = inbox->searched = 0;
-	if (inbox->memory.len > CAPACITY_BYTES && allot(inbox, CAPACITY_BYTES))
-		PyErr_Clear(); /* it stays large */
+	if (view_is_out(inbox))
+		return;
+	PyBuffer_Release(&inbox->memory);
+	inbox->memory = (Py_buffer){ 0 };
 }
 
 PyObject *inbox_take(struct inbox *inbox, Py_ssize_t size)
@@ -85,36 +97,6 @@ PyObject *inbox_take(struct inbox *inbox, Py_ssize_t size)
 	return data;
 }
 
-/* A class of holdfast.errors, which is loaded only when something is wrong. */
-static PyObject *error_class(const char *name)
-{
-	PyObject *errors = PyImport_ImportModule("holdfast.errors");
-	PyObject *found = errors ? PyObject_GetAttrString(errors, name) : NULL;
-
-	Py_XDECREF(errors);
-	return found;
-}
-
-static void refuse(const char *format, PyObject *about)
-{
-	PyObject *usage_error = error_class("UsageError");
-
-	if (usage_error)
-		PyErr_Format(usage_error, format, about);
-	Py_XDECREF(usage_error);
-}
-
-/* A size that a caller asks for, clipped to what a size can be; -1 with an exception. */
-static Py_ssize_t asked_size(PyObject *number)
-{
-	Py_ssize_t size = PyNumber_AsSsize_t(number, NULL);
-
-	if (size >= 0 || PyErr_Occurred())
-		return size;
-	refuse("%S bytes were asked for; ask for 0 or more", number);
-	return -1;
-}
-
 static Py_ssize_t lesser(Py_ssize_t a, Py_ssize_t b)
 {
 	return a < b ? a : b;
@@ -124,16 +106,11 @@ static Py_ssize_t lesser(Py_ssize_t a, Py_ssize_t b)
 
 static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
-	struct inbox *inbox;
-
 	if (PyTuple_GET_SIZE(args) || (named && PyDict_GET_SIZE(named))) {
 		PyErr_SetString(PyExc_TypeError, "Inbox takes no arguments");
 		return NULL;
 	}
-	inbox = (struct inbox *)type->tp_alloc(type, 0);
-	if (inbox && allot(inbox, CAPACITY_BYTES))
-		Py_CLEAR(inbox);
-	return (PyObject *)inbox;
+	return type->tp_alloc(type, 0);
 }
 
 static void inbox_dealloc(PyObject *self)
@@ -211,7 +188,8 @@ static PyObject *inbox_take_into(PyObject *self, PyObject *to)
 	if (PyObject_GetBuffer(to, &buffer, PyBUF_WRITABLE))
 		return NULL;
 	size = lesser(buffer.len, inbox_length(inbox));
-	memmove(buffer.buf, head(inbox), (size_t)size);
+	if (size)
+		memmove(buffer.buf, head(inbox), (size_t)size);
 	drop(inbox, size);
 	PyBuffer_Release(&buffer);
 	return PyLong_FromSsize_t(size);

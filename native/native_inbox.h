@@ -8,7 +8,7 @@
 
 struct inbox {
 	PyObject_HEAD
-	/* Of a bytearray, which cannot be resized while this is held. */
+	/* Of a bytearray, which cannot be resized while this is held; of nothing if it is empty. */
 	Py_buffer memory;
 	Py_ssize_t begin, end;
 	Py_ssize_t searched; /* no delimiter begins before this place */

@@ -5,10 +5,10 @@
  */
 #define _GNU_SOURCE /* POLLRDHUP */
 #include "native_receive.h"
+#include "native_usage.h"
 #include "native_wait.h"
 
 #include <errno.h>
-#include <math.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -45,15 +45,7 @@ static ssize_t move_bytes(struct wait *wait, const struct transfer *one)
 		Py_END_ALLOW_THREADS;
 		if (moved >= 0)
 			return moved;
-		if (error == EINTR) {
-			end = wait_interrupted(wait);
-		} else if (error == EAGAIN || error == EWOULDBLOCK) {
-			end = wait_ready(wait);
-		} else {
-			errno = error;
-			PyErr_SetFromErrno(PyExc_OSError);
-			end = WAIT_FAILED;
-		}
+		end = wait_after(wait, error);
 		if (end != WAIT_READY)
 			return end;
 	}
@@ -66,16 +58,8 @@ static int wait_parse(struct wait *wait, PyObject *sock, PyObject *deadline,
 	if (wait_open(wait, sock, events))
 		return -1;
 	wait->own = deadline == Py_None;
-	if (!wait->own) {
-		wait->deadline_s = PyFloat_AsDouble(deadline);
-		if (wait->deadline_s == -1.0 && PyErr_Occurred())
-			return -1;
-		if (isnan(wait->deadline_s)) {
-			PyErr_SetString(PyExc_ValueError,
-					"the deadline is not a number");
-			return -1;
-		}
-	}
+	if (!wait->own && asked_deadline(deadline, &wait->deadline_s))
+		return -1;
 	if (wake_fd != Py_None) {
 		wait->wake_fd = (int)PyLong_AsLong(wake_fd);
 		if (wait->wake_fd == -1 && PyErr_Occurred())
@@ -134,13 +118,9 @@ PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 				"expected sock, size, deadline, wake_fd");
 		return NULL;
 	}
-	size = PyNumber_AsSsize_t(args[1], PyExc_OverflowError);
-	if (size == -1 && PyErr_Occurred())
+	size = asked_size(args[1]);
+	if (size < 0)
 		return NULL;
-	if (size < 0) {
-		PyErr_SetString(PyExc_ValueError, "the size is negative");
-		return NULL;
-	}
 	if (wait_parse(&wait, args[0], args[2], args[3], READABLE))
 		return NULL;
 	bytes = PyBytes_FromStringAndSize(NULL, size);

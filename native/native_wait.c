@@ -94,14 +94,15 @@ static int poll_for(struct pollfd *polled, nfds_t count, double span_s)
 	ready = ppoll(polled, count, &span, NULL);
 	error = errno;
 	Py_END_ALLOW_THREADS;
+	/* Each time: one that another thread took, or that came between two polls, interrupts no poll. */
+	if (PyErr_CheckSignals())
+		return -1;
 	if (ready >= 0)
 		return ready;
-	if (error == EINTR)
-		return PyErr_CheckSignals() ? -1 : 0;
-	return raise_errno(error);
+	return error == EINTR ? 0 : raise_errno(error);
 }
 
-enum wait_end wait_ready(struct wait *wait)
+static enum wait_end wait_ready(struct wait *wait)
 {
 	struct pollfd polled[] = {
 		{ .fd = wait->wake_fd, .events = POLLIN },
@@ -116,7 +117,7 @@ enum wait_end wait_ready(struct wait *wait)
 	if (wait->deadline_s == -INFINITY)
 		return WAIT_DEADLINE;
 	left_s = wait->deadline_s - now_s();
-	if (left_s <= 0)
+	if (!(left_s > 0)) /* not a number: it would never pass */
 		return WAIT_DEADLINE;
 	/*
 	 * Ready, and still EAGAIN: an unread error queue keeps POLLERR set, and a Unix
@@ -135,7 +136,14 @@ enum wait_end wait_ready(struct wait *wait)
 	return look_up(wait) ? WAIT_FAILED : WAIT_READY;
 }
 
-enum wait_end wait_interrupted(struct wait *wait)
+enum wait_end wait_after(struct wait *wait, int error)
 {
+	if (error == EAGAIN || error == EWOULDBLOCK)
+		return wait_ready(wait);
+	if (error != EINTR) {
+		raise_errno(error);
+		return WAIT_FAILED;
+	}
+	/* A signal's handler may raise, and may have closed the socket. */
 	return PyErr_CheckSignals() || look_up(wait) ? WAIT_FAILED : WAIT_READY;
 }

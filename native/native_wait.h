@@ -28,12 +28,10 @@ struct wait {
 int wait_open(struct wait *wait, PyObject *sock, short events);
 
 /*
- * To be called when the socket said EAGAIN. The call that follows WAIT_READY reports what it was: data,
- * an error, a hang-up, or nothing, after a signal or half a second.
+ * What follows an errno of the socket. EAGAIN: wait. EINTR: serve the signal, which counts as nothing. Any
+ * other is raised. The call that follows WAIT_READY reports what it was: data, an error, a hang-up, or
+ * nothing, after a signal or half a second.
  */
-enum wait_end wait_ready(struct wait *wait);
-
-/* To be called when the socket said EINTR: serves the signal. Its handler may have closed the socket. */
-enum wait_end wait_interrupted(struct wait *wait);
+enum wait_end wait_after(struct wait *wait, int error);
 
 #endif

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 import struct
@@ -158,6 +159,16 @@ def reset(far: socket.socket) -> None:
     if far.family != socket.AF_UNIX:
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     far.close()
+
+
+def leave_on_the_error_queue(sock: socket.socket) -> None:
+    """The time stamp of a sent byte, which nobody takes: poll says POLLERR from then on."""
+    so_timestamping, flags = 37, 1 << 1 | 1 << 4 | 1 << 11  # net_tstamp.h: TX and all software, TSONLY
+    sock.setsockopt(socket.SOL_SOCKET, so_timestamping, flags)
+    sock.sendall(b"!")
+    poll = select.poll()
+    poll.register(sock, 0)
+    assert poll.poll(5000) == [(sock.fileno(), select.POLLERR)]
 
 
 class Drivers:

@@ -204,7 +204,41 @@ def test_more_than_its_space_cannot_be_added(build: type[Inbox], count: int) -> 
 
 
 @builds
-@pytest.mark.parametrize("wrong", [None, "1"])
+def test_it_has_memory_only_while_something_is_in_it(build: type[Inbox]) -> None:
+    inbox = build()
+    assert inbox.capacity_bytes == 0
+    for size in (1, 1 << 16, 1 << 20):
+        put(inbox, b"x" * size)
+        assert size <= inbox.capacity_bytes <= 3 * max(size, 1 << 16)
+        inbox.take(size)
+        assert inbox.capacity_bytes == 0
+
+
+@builds
+def test_a_view_keeps_its_memory_while_the_inbox_is_emptied(build: type[Inbox]) -> None:
+    """A signal handler may receive in the middle of a receive."""
+    inbox = build()
+    space = inbox.space()
+    put(inbox, b"the handler's")
+    assert inbox.take(99) == b"the handler's"
+    space[:5] = b"outer"
+    inbox.add(5)
+    assert inbox.take(99) == b"outer"
+
+
+@builds
+def test_only_bytes_are_a_delimiter(build: type[Inbox]) -> None:
+    """A bytearray that is changed afterwards would not be found in what was searched before."""
+    inbox = build()
+    put(inbox, b"aZYb")
+    for wrong in (bytearray(b"XY"), memoryview(b"ZY")):
+        with pytest.raises(TypeError, match="the delimiter must be bytes, not "):
+            inbox.take_until(wrong, 50)  # type: ignore[arg-type]
+    assert inbox.take_until(b"ZY", 50) == b"aZY"
+
+
+@builds
+@pytest.mark.parametrize("wrong", [None, "1", 2.0, float("nan")])
 def test_what_is_no_number_is_refused(build: type[Inbox], wrong: Any) -> None:
     inbox = build()
     put(inbox, b"some bytes")
@@ -212,7 +246,10 @@ def test_what_is_no_number_is_refused(build: type[Inbox], wrong: Any) -> None:
         with pytest.raises(TypeError):
             call(wrong)
     with pytest.raises(TypeError):
+        inbox.take_until(b"\n", wrong)
+    with pytest.raises(TypeError):
         inbox.take_until("\n", 9)  # type: ignore[arg-type]
+    assert [inbox.take_exactly(4), inbox.take(99)] == [b"some", b" bytes"]
 
 
 @builds

@@ -23,11 +23,11 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.hold import calls
+from holdfast.hold.asked import moment
 from holdfast.hold.calls import WOKEN, Calls, Readable, Writable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
-from holdfast.hold.deadline import moment
 from holdfast.hold.first_error import Ended, FirstError
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.inbox import Inbox

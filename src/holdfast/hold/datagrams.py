@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from weakref import ref
 
 from holdfast.errors import DeadlineExceeded, UsageError
-from holdfast.hold.deadline import moment
+from holdfast.hold.asked import moment
 
 try:
     from holdfast._native import recv_datagrams, send_datagrams

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from holdfast.errors import DeadlineExceeded, UsageError
+from holdfast.hold.asked import moment
 from holdfast.hold.datagrams import ANY_UDP_BYTES, Batch, attempt
-from holdfast.hold.deadline import moment
 
 __all__ = ["DatagramReader"]
 

@@ -24,8 +24,8 @@ from holdfast.errors import (
     KernelUnavailable,
     UsageError,
 )
+from holdfast.hold.asked import moment
 from holdfast.hold.classify import Phase
-from holdfast.hold.deadline import moment
 from holdfast.hold.dial import connect, failure, host_and_port
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.loss import lost

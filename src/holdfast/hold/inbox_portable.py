@@ -3,23 +3,28 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from contextlib import suppress
+from operator import index
+
 from holdfast.errors import LimitExceeded, UsageError
+from holdfast.hold.asked import asked_size
 
 CAPACITY_BYTES = 1 << 16
-"""What an empty inbox holds: one read takes at most this much at once."""
+"""What one read takes at most."""
 
 
 class Inbox:
     """A buffer that is filled at its end and emptied at its start.
 
-    It grows with what has come, never with what a peer has announced, and shrinks again when it is empty.
+    It grows with what has come, never with what a peer has announced. An empty one has no memory, so that a
+    connection which is silent costs nothing.
 
     Attributes:
         reserve_bytes: only what exceeds this may be taken without telling the protocol.
     """
 
     def __init__(self) -> None:
-        self._allot(CAPACITY_BYTES)
+        self._allot(0)
         self._begin = self._end = 0
         self._searched = 0  # the delimiter looked for last does not start before this place
         self._delimiter = b""
@@ -47,7 +52,7 @@ class Inbox:
     def _make_room(self) -> None:
         here = self._view[self._begin : self._end]
         # Each byte is moved a bounded number of times: to the front only if that frees half of the memory.
-        if self._begin < len(self._store) // 2:
+        if self._begin <= len(self._store) // 2:
             self._allot(len(here) + max(len(here), CAPACITY_BYTES))
         self._view[: len(here)] = here
         self._searched = max(0, self._searched - self._begin)
@@ -59,7 +64,7 @@ class Inbox:
         Raises:
             UsageError: it had no room for so many.
         """
-        if not 0 <= count <= len(self._store) - self._end:
+        if not 0 <= index(count) <= len(self._store) - self._end:
             raise UsageError(f"{count} bytes do not fit into the space of the inbox")
         self._end += count
 
@@ -69,9 +74,7 @@ class Inbox:
         Raises:
             UsageError: ``n`` is negative.
         """
-        if n < 0:
-            raise UsageError(f"{n} bytes were asked for; ask for 0 or more")
-        return self._view[self._begin : min(self._begin + n, self._end)].tobytes()
+        return self._view[self._begin : min(self._begin + asked_size(n), self._end)].tobytes()
 
     def take(self, n: int, /) -> bytes:
         """Up to ``n`` bytes; errors as :meth:`peek`."""
@@ -88,7 +91,7 @@ class Inbox:
 
     def take_exactly(self, n: int, /) -> bytes | None:
         """``n`` bytes, None while there are fewer; errors as :meth:`peek`."""
-        begin, end = self._begin, self._begin + n
+        begin, end = self._begin, self._begin + index(n)
         if begin <= end < self._end:  # most messages: something stays, so nothing is to be tidied
             self._begin = end
             return self._view[begin:end].tobytes()
@@ -99,8 +102,11 @@ class Inbox:
 
         Raises:
             LimitExceeded: it did not end within ``limit`` bytes; they stay here.
-            UsageError: the delimiter is empty, or the limit negative.
+            UsageError: the delimiter is empty.
         """
+        limit = index(limit)
+        if not isinstance(delimiter, bytes):  # a bytearray could be another one at the next call
+            raise TypeError(f"the delimiter must be bytes, not {type(delimiter).__name__}")
         if not delimiter:
             raise UsageError("the delimiter is empty; give the bytes that end a frame")
         if delimiter != self._delimiter:
@@ -120,5 +126,7 @@ class Inbox:
         self._begin += size_bytes
         if self._begin == self._end:
             self._begin = self._end = self._searched = 0
-            if len(self._store) > CAPACITY_BYTES:
-                self._allot(CAPACITY_BYTES)
+            self._view.release()
+            with suppress(BufferError):  # a view is out: somebody is perhaps about to say add()
+                self._store.clear()
+            self._view = memoryview(self._store)

@@ -12,7 +12,7 @@ from errno import EAGAIN, EBADF
 from os import strerror
 from typing import TypeVar
 
-from holdfast.hold.deadline import moment
+from holdfast.hold.asked import moment
 
 _T = TypeVar("_T")
 
@@ -21,6 +21,8 @@ DEADLINE, WOKEN = -1, -2
 
 _SLICE_S = 0.5
 """How soon a socket that another thread has closed is noticed: its old file goes on being polled."""
+
+_NAP_S = 0.001
 
 READABLE, WRITABLE = select.POLLIN | select.POLLRDHUP, select.POLLOUT
 
@@ -107,6 +109,7 @@ class Limit:
         if deadline is None:
             deadline = None if timeout is None else time.monotonic() + timeout
         self._deadline_s = moment(deadline)
+        self._polled = False  # poll has called the socket ready, and the caller comes again
 
     def wait(self, events: int, wake_fd: int | None) -> int:
         """0 once the socket is ready, else DEADLINE or WOKEN.
@@ -118,15 +121,20 @@ class Limit:
             raise BlockingIOError(EAGAIN, strerror(EAGAIN))
         while True:
             poll = select.poll()
-            poll.register(_open_fd(self._sock), events)
             if wake_fd is not None:
                 poll.register(wake_fd, select.POLLIN)
+            span_s = _NAP_S
+            # Ready, and still EAGAIN: an unread error queue keeps POLLERR set. Polling it again would spin.
+            if not self._polled:
+                poll.register(_open_fd(self._sock), events)
+                span_s = _SLICE_S
             left_s = self._deadline_s - time.monotonic()
             # poll counts in milliseconds and rounds up, so it never returns early.
-            ready = dict(poll.poll(max(0.0, min(left_s, _SLICE_S)) * 1000))
+            ready = dict(poll.poll(max(0.0, min(left_s, span_s)) * 1000))
             if wake_fd is not None and ready.get(wake_fd):
                 return WOKEN
             _open_fd(self._sock)  # another thread may have closed it
+            self._polled = bool(ready)
             if ready:
                 return 0
             if left_s <= 0:

@@ -8,13 +8,13 @@ import time
 from ssl import SSLSocket
 from typing import NoReturn
 
-from holdfast.errors import DeadlineExceeded, UsageError
+from holdfast.errors import DeadlineExceeded
 from holdfast.hold import calls
+from holdfast.hold.asked import asked_deadline, asked_size, moment
 from holdfast.hold.calls import Readable, Writable
-from holdfast.hold.deadline import moment
 from holdfast.hold.front import front
 from holdfast.hold.loss import lost
-from holdfast.hold.tls import TlsError, TlsVisits
+from holdfast.hold.tls import TlsVisits
 
 _TLS = TlsVisits()
 
@@ -22,14 +22,10 @@ PIECE_BYTES = 1 << 20
 """How much of a send goes to the kernel before the clock is looked at again."""
 
 
-def _ended(sock: socket.socket, error: OSError | ValueError | None, sent_bytes: int = 0) -> NoReturn:
+def _ended(sock: socket.socket, error: OSError | None, sent_bytes: int = 0) -> NoReturn:
     """Raise what it means that a call ended with this error; None is that time was up."""
     if error is None:
         raise DeadlineExceeded(sent_bytes=sent_bytes)
-    if isinstance(error, UsageError | TlsError):
-        raise error
-    if isinstance(error, ValueError):  # the compiled calls know no UsageError
-        raise UsageError(str(error)) from error
     found = lost(sock, error, sent_bytes=sent_bytes)
     if found is None:
         raise error
@@ -56,16 +52,18 @@ def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes
         ConnectionLost: the kernel ended the connection. Data that came before a RST is returned first.
         Truncated: a TLS stream ended without the peer's close_notify.
         TlsError: what came is no TLS.
-        UsageError: a negative size, or a deadline that is not a number.
+        UsageError: ``n`` is negative, or the deadline not a number.
         OSError: the call itself was wrong (EBADF for a socket that another thread closed, noticed within
             half a second).
     """
+    asked_size(n)
+    asked_deadline(deadline)
     try:
         if isinstance(sock, SSLSocket):
             data = _TLS.receive(sock, n, deadline, None)
         else:
             data = calls.receive(sock, n, deadline, None)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         _ended(sock, error)
     if isinstance(data, int):
         _ended(sock, None)
@@ -78,12 +76,13 @@ def recv_into(sock: socket.socket, buffer: Writable, *, deadline: float | None =
 
     Args and errors as for :func:`recv`.
     """
+    asked_deadline(deadline)
     try:
         if isinstance(sock, SSLSocket):
             count = _TLS.receive_into(sock, buffer, deadline, None)
         else:
             count = calls.receive_into(sock, buffer, deadline, None)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         _ended(sock, error)
     if count < 0:
         _ended(sock, None)
@@ -102,30 +101,30 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
     Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later
     (BlockingIOError calls it ``characters_written``).
     """
+    asked_deadline(deadline)
     if deadline is None and (timeout := sock.gettimeout()):
         deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
     limit, sent = moment(deadline), 0
-    # The views are released: the traceback of an error keeps them, and they keep ``data`` from being resized.
+    # Released on return: a caller may resize its bytearray even while it handles the error.
     with memoryview(data) as whole, whole.cast("B") as view:
         while sent < len(view):
             with view[sent : sent + PIECE_BYTES] as piece:
-                count = _send(sock, piece, deadline, sent)
-            sent += count
+                sent += _send_some(sock, piece, deadline, sent)
             if sent < len(view) and time.monotonic() >= limit:
                 _ended(sock, None, sent)
 
 
-def _send(sock: socket.socket, piece: memoryview, deadline: float | None, sent_bytes: int) -> int:
+def _send_some(sock: socket.socket, piece: memoryview, deadline: float | None, sent: int) -> int:
     try:
         if isinstance(sock, SSLSocket):
             count = _TLS.send_from(sock, piece, deadline, None)
         else:
             count = calls.send_from(sock, piece, deadline, None)
     except BlockingIOError as error:
-        error.characters_written = sent_bytes
+        error.characters_written = sent
         raise
     except OSError as error:
-        _ended(sock, error, sent_bytes)
+        _ended(sock, error, sent)
     if count < 0:
-        _ended(sock, None, sent_bytes)
+        _ended(sock, None, sent)
     return count

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from holdfast.errors import GaveUp, HoldfastError, ReplayRefused, UsageError
-from holdfast.hold.deadline import moment
+from holdfast.hold.asked import moment
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.outcome import BadAnswer, failure_of
 from holdfast.policy import Failure, Ledger, Retry, RetryBudget, RetryPolicy, StopReason

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 
 from holdfast.errors import ConnectionLost, DeadlineExceeded, Truncated, UsageError
+from holdfast.hold.asked import asked_deadline, asked_size
 from holdfast.hold.calls import Readable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.counters import Counters
@@ -20,6 +21,8 @@ from holdfast.hold.stream_protocol import StreamProtocol
 CHUNK_BYTES = 1 << 18
 """How much of a send is handed over before the rest waits for the kernel."""
 
+PARTIAL_BYTES = 1 << 16
+"""How much of what came a DeadlineExceeded shows: it may be raised often while a long message comes."""
 
 LEAVING_S = 30.0
 """How long leaving ``async with`` waits for a peer that does not read."""
@@ -72,9 +75,11 @@ class Stream:
             DeadlineExceeded: nothing came; nothing is lost.
             ConnectionLost: the first error, again at every call, after all data was taken.
             Truncated: a TLS stream ended without close_notify.
-            UsageError: the stream is closed, or another task is receiving.
+            UsageError: the stream is closed, or another task is receiving; at once: ``n`` is negative, or the
+                deadline not a number.
         """
-        if n and not len(self.inbox):
+        asked_deadline(deadline)
+        if asked_size(n) and not len(self.inbox):
             await self._more(deadline)
         data = self.inbox.take(n)
         self.protocol.taken()
@@ -83,6 +88,7 @@ class Stream:
     @front("take_exactly")
     async def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes; errors as :meth:`Connection.recv_exactly`."""
+        asked_deadline(deadline)
         frame = self.inbox.take_exactly(n)
         if frame is None:
             self.protocol.wanted = n
@@ -94,6 +100,7 @@ class Stream:
 
     async def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; arguments and errors as :meth:`Connection.recv_until`."""
+        asked_deadline(deadline)
         frame = self.inbox.take_until(delimiter, limit)
         if frame is None:
             self.protocol.wanted = limit
@@ -109,23 +116,28 @@ class Stream:
     async def sendall(self, data: Readable, *, deadline: float | None = None) -> None:
         """Hand all of ``data`` over, and wait until the kernel has room for more.
 
+        On return, by whichever way, ``data`` is the caller's again, to be changed or resized.
+
         Raises:
             DeadlineExceeded: ``sent_bytes`` of it were taken and will go out; send the rest later.
             ConnectionLost: the first error of the stream, with ``sent_bytes`` of this call.
             UsageError: the stream is closed, or another task is sending.
         """
+        asked_deadline(deadline)
         if self._sending:
             raise UsageError("another task is sending on this stream; let one task do it")
         self._sending = True
-        view, sent = memoryview(data).cast("B"), 0
+        sent = 0
         try:
-            while await self.protocol.check_writable(sent) and sent < len(view):
-                chunk = view[sent : sent + CHUNK_BYTES]
-                if not self.protocol.full:
-                    self.protocol.write(chunk)
-                    sent += len(chunk)
-                if self.protocol.full and not await self.protocol.wait_for_room(deadline):
-                    raise DeadlineExceeded(sent_bytes=sent)
+            # Released on return: a caller may resize its bytearray even while it handles the error.
+            with memoryview(data) as whole, whole.cast("B") as view:
+                while await self.protocol.check_writable(sent) and sent < len(view):
+                    if not self.protocol.full:
+                        size = min(CHUNK_BYTES, len(view) - sent)
+                        self.protocol.write(_lendable(data, view, sent, size))
+                        sent += size
+                    if self.protocol.full and not await self.protocol.wait_for_room(deadline):
+                        raise DeadlineExceeded(sent_bytes=sent)
         finally:
             self._sending = False
 
@@ -133,7 +145,7 @@ class Stream:
         """Tell the peer that nothing more will come (FIN), after what was sent; receiving goes on.
 
         Raises:
-            UsageError: over TLS, which asyncio cannot close in one direction.
+            UsageError: the stream is closed; or over TLS, which asyncio cannot close in one direction.
         """
         if not self.transport.can_write_eof():
             raise UsageError("asyncio cannot end one direction of a TLS stream; use close()")
@@ -141,11 +153,12 @@ class Stream:
 
     async def close(self, *, deadline: float | None = None) -> None:
         """Send what is still to be sent, then close; at the deadline, close without it."""
+        asked_deadline(deadline)
         await self.protocol.close(deadline)
 
     def abort(self) -> None:
-        """Close at once; what is still to be sent is lost."""
-        self.transport.abort()
+        """Close at once; what is still to be sent is lost. Waiting tasks and later calls get UsageError."""
+        self.protocol.abort()
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,7 +173,10 @@ class Stream:
                     raise Truncated(b"", wanted)
                 if (frame := take()) is not None:
                     return frame
-        except (DeadlineExceeded, ConnectionLost, Truncated) as error:
+        except DeadlineExceeded as error:
+            error.partial = self.inbox.peek(PARTIAL_BYTES)
+            raise
+        except (ConnectionLost, Truncated) as error:
             error.partial = self.inbox.peek(len(self.inbox))
             raise
         finally:
@@ -180,6 +196,15 @@ class Stream:
         return came
 
 
+def _lendable(data: Readable, view: memoryview, begin: int, size: int) -> bytes | memoryview:
+    """A piece of ``data`` that nobody changes: the transport may keep it after the send has returned.
+
+    uvloop does so, and asyncio from Python 3.12 on.
+    """
+    piece = view[begin : begin + size]
+    return piece if isinstance(data, bytes) else bytes(piece)
+
+
 async def wrap(
     sock: socket.socket,
     *,
@@ -196,12 +221,15 @@ async def wrap(
         causes: whom an error's ``explain()`` asks.
 
     Raises:
-        OSError, ssl.SSLError: the handshake failed.
+        ssl.SSLError: the handshake failed.
+        OSError: so it did, or there was no descriptor left: a stream needs one beside the socket's.
     """
     sock.setblocking(False)
     stream = Stream(causes)
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: stream.protocol, sock=sock, ssl=ssl, server_hostname=server_hostname)
+    if stream.protocol.not_made is not None:
+        raise stream.protocol.not_made
     return stream
 
 
@@ -215,6 +243,7 @@ async def serve(
     """A server that runs ``handle`` in a task for each connection, and closes its stream afterwards.
 
     A :class:`ConnectionLost` or :class:`Truncated` that ``handle`` lets out ends that task quietly: peers go.
+    A connection for which no descriptor is left is closed, and the loop's exception handler is told.
 
     Args:
         handle: gets the stream.
@@ -235,6 +264,14 @@ async def serve(
         stream = Stream(causes)
 
         def begin() -> None:
+            if stream.protocol.not_made is not None:
+                loop.call_exception_handler(
+                    {
+                        "message": "a connection was closed: no descriptor is left for its stream",
+                        "exception": stream.protocol.not_made,
+                    }
+                )
+                return
             task = loop.create_task(run(stream))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -29,6 +29,11 @@ FAREWELL_S = 1.0
 """How long closing a TLS stream waits for the peer's close_notify."""
 
 
+NAP_S = 0.001
+IN_VAIN = 3
+"""So many reads that bring nothing, one after the other, are no accident."""
+
+
 class StreamProtocol(asyncio.BufferedProtocol):
     """Fills the inbox, stops reading while it is full, and remembers the first error.
 
@@ -40,7 +45,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
         full: the transport asks to send no more for now.
         error: the first error.
         local, peer: addresses, kept after a reset.
-        on_made: called once connected.
+        on_made: called once connected, or when that has failed.
+        not_made: why it has failed.
     """
 
     def __init__(self, causes: CauseSource | None) -> None:
@@ -51,11 +57,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.local: str | None = None
         self.peer: str | None = None
         self.on_made: Callable[[], None] | None = None
+        self.not_made: OSError | None = None
         self.transport: asyncio.Transport
         self._sock: socket.socket
         self._causes = causes
         self._tls: ssl.SSLObject | None = None
-        self.paused = self._closing = self._clean_end = self._shut = False
+        self.paused = self._closing = self._cut = self._clean_end = self._shut = False
+        self._in_vain = 0  # reads since the last that brought something
         self._came: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None]
@@ -72,22 +80,36 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         self._gone = asyncio.get_running_loop().create_future()
         self._tls = transport.get_extra_info("ssl_object")
+        try:
+            self._adopt(transport.get_extra_info("socket").fileno())
+        except OSError as error:
+            # Else the peer would wait for ever: asyncio goes on with a protocol that failed here.
+            self.not_made = error
+            self.transport.abort()
+        made, self.on_made = self.on_made, None  # it knows the stream, which knows us: no cycle
+        if made is not None:
+            made()
+
+    def _adopt(self, fd: int) -> None:
         # A socket of our own on the same file: when asyncio tells of a loss, its own may be closed already.
-        self._sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self._sock = socket.socket(fileno=os.dup(fd))
         self.local = address(self._sock, socket.socket.getsockname)
         self.peer = address(self._sock, socket.socket.getpeername)
         # Whatever the transport keeps itself is not yet the kernel's, and must be waited for.
         # TCP pauses above the mark, TLS at it.
         self.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
-        if self.on_made is not None:
-            self.on_made()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio.BufferedProtocol."""
+        self._in_vain += 1
+        if self._in_vain > IN_VAIN:
+            # Soon, because libuv does not expect to be stopped in the middle of a read.
+            asyncio.get_running_loop().call_soon(self._nap)
         return self.inbox.space()
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
+        self._in_vain = 0
         self.inbox.add(nbytes)
         self._bytes_received += nbytes
         self._receives += 1
@@ -96,6 +118,17 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self.inbox.reserve_bytes = self._low_water_bytes()
             self.transport.pause_reading()
         _wake(self._came)
+
+    def _nap(self) -> None:
+        # Ready, and nothing there: an unread error queue keeps EPOLLERR set, and the loop would spin.
+        silent = self._in_vain and not self.ended and self._tls is None
+        if silent and not self.paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_later(NAP_S, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """See asyncio.BaseProtocol. The other direction of TCP stays open."""
@@ -118,15 +151,25 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
-        if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
-            self._take_the_rest(exc)
-        elif self._tls is not None and not (self._clean_end or self._closing):
-            self.error = self.error or Truncated(b"", "its TLS close_notify")
-        self._sock.close()
+        if self.not_made is None:
+            self._conclude(exc)
+            self._sock.close()
         self._finish()
         self.full = False
         _wake(self._room)
         _wake(self._gone)
+
+    def _conclude(self, exc: Exception | None) -> None:
+        """Remember the first error."""
+        # Closing, and nothing left to send or no time for it: what happens now is of no consequence.
+        if self._closing and (self._cut or not self.full):
+            return
+        if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
+            self._take_the_rest(exc)
+        elif self._tls is not None and not (self._clean_end or self._closing):
+            cut = Truncated(b"", "its TLS close_notify")
+            cut.__cause__ = exc  # what OpenSSL found wrong with the peer's bytes
+            self.error = self.error or cut
 
     def _take_the_rest(self, exc: OSError) -> None:
         """What the kernel still holds comes before the error that, perhaps, a send has met."""
@@ -165,8 +208,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if self.paused and len(self.inbox) < self._low_water_bytes():
             self.paused = False
             self.inbox.reserve_bytes = 0
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
+            self._read_on()
 
     def _low_water_bytes(self) -> int:
         return max(HIGH_WATER_BYTES // 2, self.wanted)
@@ -199,7 +241,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
                 return not self.full
         return True
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Hand one chunk to the transport."""
         self.transport.write(data)
         self._bytes_sent += len(data)
@@ -226,7 +268,12 @@ class StreamProtocol(asyncio.BufferedProtocol):
         return True
 
     def shut(self) -> None:
-        """Send FIN after what was written."""
+        """Send FIN after what was written.
+
+        Raises:
+            UsageError: it was closed here.
+        """
+        self._check_open()
         if self.error is None and not self._shut:
             self._shut = True
             self.transport.write_eof()
@@ -242,14 +289,23 @@ class StreamProtocol(asyncio.BufferedProtocol):
             deadline = farewell_s if deadline is None else min(deadline, farewell_s)
         if not await _in_time(asyncio.shield(self._gone), deadline):
             # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
+            self._cut = True
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
             await asyncio.shield(self._gone)
 
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = self._cut = True
+        self._finish()
+        self.transport.abort()
+
     def latched(self, sent_bytes: int = 0) -> ConnectionLost | Truncated:
         """The first error, to be raised once more."""
         assert self.error is not None
-        return again(self.error, sent_bytes)
+        found = again(self.error, sent_bytes)
+        found.__cause__ = self.error.__cause__
+        return found
 
     def _check_open(self) -> None:
         if self._closing:

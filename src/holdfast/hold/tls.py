@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from holdfast.errors import Gathered, Truncated, UsageError
+from holdfast.hold.asked import moment
 from holdfast.hold.calls import DEADLINE, Readable, Writable
-from holdfast.hold.deadline import moment
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.loss import read_figures
 from holdfast.hold.portable import READABLE, WRITABLE, Limit

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conformance.drivers import Certificate, handshaking, reset, tcp_pair, unix_pair
+from conformance.drivers import Certificate, handshaking, leave_on_the_error_queue, reset, tcp_pair, unix_pair
 
 from holdfast import _native
-from holdfast.errors import ConnectionReset, DeadlineExceeded, Truncated
+from holdfast.errors import ConnectionLost, ConnectionReset, DeadlineExceeded, Truncated, UsageError
 from holdfast.hold import portable, receive
 from holdfast.hold.receive import sendall
 
@@ -121,12 +121,19 @@ def test_a_deadline_in_the_past_takes_what_is_there(pair: Pair) -> None:
         recv(near, 9, deadline=0.0)
 
 
-@pytest.mark.parametrize("deadline", [float("nan")])
-def test_nonsense_is_refused(pair: Pair, deadline: float) -> None:
-    with pytest.raises(ValueError):
-        recv(pair[0], 9, deadline=deadline)
-    with pytest.raises(ValueError):
-        recv(pair[0], -1)
+def test_nonsense_is_refused_even_if_data_waits(pair: Pair) -> None:
+    near, far = pair
+    far.sendall(b"data")
+    nan = float("nan")
+    for call in (lambda: recv(near, 9, deadline=nan), lambda: recv_into(near, bytearray(9), deadline=nan),
+                 lambda: sendall(near, b"x", deadline=nan)):  # fmt: skip
+        with pytest.raises(UsageError, match=r"^the deadline is nan; give seconds of time.monotonic\(\)"):
+            call()
+    with pytest.raises(UsageError, match=r"^-1 bytes were asked for; ask for 0 or more$"):
+        recv(near, -1)
+    with pytest.raises(TypeError):
+        recv(near, 2.0)  # type: ignore[arg-type]
+    assert recv(near, 9) == b"data"
 
 
 def test_a_storm_of_signals_neither_ends_nor_prolongs_a_wait(pair: Pair) -> None:
@@ -152,12 +159,42 @@ def test_what_a_signal_handler_raises_goes_up(pair: Pair) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
     try:
         with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
             recv(pair[0], 9, deadline=time.monotonic() + 10)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_that_another_thread_took_is_served_while_this_one_waits(pair: Pair) -> None:
+    """The kernel may give it to any thread; Python runs the handler in the main one."""
+    near, far = pair
+    before = signal.signal(signal.SIGUSR1, lambda *_: far.sendall(b"served"))
+    threading.Timer(0.02, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)).start()
+    try:
+        assert recv(near, 9, deadline=time.monotonic() + 5) == b"served"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_unread_error_queue_neither_ends_a_wait_nor_spins(pair: Pair) -> None:
+    near, far = pair
+    leave_on_the_error_queue(near)
+    began, busy = time.monotonic(), time.thread_time()
+    with pytest.raises(DeadlineExceeded):
+        recv(near, 9, deadline=began + 0.2)
+    with pytest.raises(DeadlineExceeded):
+        sendall(near, bytes(16 << 20), deadline=time.monotonic() + 0.2)
+    assert 0.4 <= time.monotonic() - began < 5
+    assert time.thread_time() - busy < 0.1
+    threading.Timer(0.05, far.sendall, [b"data"]).start()
+    assert recv(near, 9, deadline=time.monotonic() + 10) == b"data"
+
+
+def test_a_signal_is_served_in_spite_of_an_unread_error_queue(pair: Pair) -> None:
+    leave_on_the_error_queue(pair[0])
+    test_what_a_signal_handler_raises_goes_up(pair)
 
 
 def test_a_socket_that_another_thread_closes_is_noticed(pair: Pair) -> None:
@@ -218,6 +255,23 @@ def test_a_send_out_of_time_says_how_far_it_came() -> None:
         got += len(data)
     far.close()
     assert got == sent > 0
+
+
+def test_what_was_given_may_be_resized_while_the_error_is_handled() -> None:
+    near, far = unix_pair()
+    data = bytearray(8 << 20)
+    try:
+        sendall(near, data, deadline=time.monotonic() + 0.05)
+    except DeadlineExceeded as error:
+        del data[: error.sent_bytes]
+    assert 0 < len(data) < 8 << 20
+    far.close()
+    try:
+        sendall(near, data)
+    except ConnectionLost:
+        data.clear()
+    assert not data
+    near.close()
 
 
 def test_a_send_that_may_not_wait_says_how_far_it_came() -> None:

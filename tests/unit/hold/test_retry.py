@@ -663,5 +663,5 @@ def test_a_coroutine_without_a_limit_is_awaited() -> None:
 
 
 def test_a_deadline_that_is_no_number_is_refused() -> None:
-    with pytest.raises(UsageError, match="not a number"):
+    with pytest.raises(UsageError, match="the deadline is nan"):
         terms(deadline=math.nan)
