@@ -130,7 +130,7 @@ def test_each_setting_of_a_socket_is_documented(setting: str) -> None:
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_each_outcome_of_fast_open_is_documented(outcome: Outcome) -> None:
-    assert text(TUNING_PAGE).count(f"\n| `{outcome}` | ") == 1
+    assert text(DOCS / "reference/hold/fast_open.md").count(f"\n| `{outcome}` | ") == 1
 
 
 def test_the_guide_shows_what_an_explanation_says() -> None:

@@ -40,6 +40,7 @@ PUBLIC = [
     "SessionServer",
     "SocketPolicy",
     "Stream",
+    "TlsError",
     "Truncated",
     "UsageError",
     "apply",

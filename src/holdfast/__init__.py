@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from holdfast.hold.receive import recv, recv_into, sendall
     from holdfast.hold.retry import Retrying, retry, retrying
     from holdfast.hold.stream import Stream, wrap
+    from holdfast.hold.tls import TlsError
     from holdfast.policy import (
         PROFILES,
         Backoff,
@@ -65,6 +66,7 @@ _LATER = {
     "holdfast.hold.receive": ("recv", "recv_into", "sendall"),
     "holdfast.hold.retry": ("Retrying", "retry", "retrying"),
     "holdfast.hold.stream": ("Stream", "wrap"),
+    "holdfast.hold.tls": ("TlsError",),
     "holdfast.policy": ("PROFILES", "Backoff", "KeepAlive", "RetryBudget", "RetryPolicy", "SocketPolicy"),
 }
 _HOME = {name: module for module, names in _LATER.items() for name in names}
@@ -101,6 +103,7 @@ __all__ = [
     "SessionServer",
     "SocketPolicy",
     "Stream",
+    "TlsError",
     "Truncated",
     "UsageError",
     "apply",

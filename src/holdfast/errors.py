@@ -36,6 +36,34 @@ class KernelUnavailable(HoldfastError):
         return f"{self.feature} is not available here: it needs {self.needs}."
 
 
+class Gathered(HoldfastError):
+    """An error with ``partial``: what the failed call had gathered.
+
+    Copied when somebody first looks, since a program that polls may meet such an error each millisecond.
+    """
+
+    _partial: bytes | Callable[[], bytes] = b""
+
+    @property
+    def partial(self) -> bytes:
+        """The bytes, as they were here when this was first asked for."""
+        if not isinstance(self._partial, bytes):
+            self._partial = self._partial()
+        return self._partial
+
+    @partial.setter
+    def partial(self, data: bytes) -> None:
+        self._partial = data
+
+    def gathered(self, read: Callable[[], bytes]) -> None:
+        """Say how to get ``partial``."""
+        self._partial = read
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        self._partial = self.partial  # a function cannot be pickled
+        return super().__reduce__()
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a connection ended, as well as it is known.
@@ -93,7 +121,7 @@ class Loss:
         return f"{' and '.join(parts) or 'no unsent or unacknowledged'} bytes"
 
 
-class ConnectionLost(HoldfastError, ConnectionError):
+class ConnectionLost(Gathered, ConnectionError):
     """The peer, the path or an administrator ended the connection; retrying on a new one may help.
 
     Attributes:
@@ -103,7 +131,8 @@ class ConnectionLost(HoldfastError, ConnectionError):
         basis: always ``inferred``: one end alone cannot see who sent a RST; see :meth:`explain`.
         remedy: what to do, in imperative sentences.
         sent_bytes: of the data given to the failed call, how much the kernel had taken.
-        partial: received bytes that the failed call had gathered; a Connection still delivers them.
+        partial: received bytes that the failed call had gathered, as they were when first looked at; a
+            Connection still delivers them.
     """
 
     def __init__(
@@ -189,8 +218,11 @@ class SessionLost(ConnectionLost):
         written_bytes: int = 0,
         why: str = "",
         code: int | None = None,
+        sent_bytes: int = 0,
+        partial: bytes = b"",
+        ask: Callable[[float], Explanation | None] | None = None,
     ) -> None:
-        super().__init__(loss)
+        super().__init__(loss, sent_bytes=sent_bytes, partial=partial, ask=ask)
         self.confirmed_bytes, self.written_bytes = confirmed_bytes, written_bytes
         self.why, self.code = why, code
         if why:
@@ -206,15 +238,25 @@ class SessionLost(ConnectionLost):
         return f"The session with {peer} has ended: {self.why}; {told}. {' '.join(self.remedy)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        kind, arguments, state = super().__reduce__()
+        return kind, arguments, {**state, **self._end()}
+
+    def again(self, sent_bytes: int = 0) -> Self:
+        """See :meth:`ConnectionLost.again`."""
+        found = super().again(sent_bytes)
+        vars(found).update(self._end())
+        return found
+
+    def _end(self) -> dict[str, Any]:
         names = ("confirmed_bytes", "written_bytes", "why", "code", "remedy")
-        return type(self), (self.loss,), {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names}
 
 
-class Truncated(HoldfastError, EOFError):
+class Truncated(Gathered, EOFError):
     """The stream ended inside what was asked for.
 
     Attributes:
-        partial: what came before the end; a Connection still delivers it.
+        partial: what came before the end, as it was when first looked at; a Connection still delivers it.
         wanted: what was asked for, in words.
     """
 
@@ -224,6 +266,10 @@ class Truncated(HoldfastError, EOFError):
 
     def __str__(self) -> str:
         return f"The peer ended the stream after {len(self.partial)} bytes, before {self.wanted}."
+
+    def again(self, sent_bytes: int = 0) -> Self:
+        """The same, to be raised by a later call, which sent nothing."""
+        return type(self)(b"", self.wanted)
 
 
 class LimitExceeded(HoldfastError):
@@ -242,11 +288,12 @@ class LimitExceeded(HoldfastError):
         return f"No delimiter came within {self.limit_bytes} bytes: raise the limit, or close the connection."
 
 
-class DeadlineExceeded(HoldfastError, TimeoutError):
+class DeadlineExceeded(Gathered, TimeoutError):
     """Time is up; the connection lives and nothing is lost. ``errno`` is None: no kernel error.
 
     Attributes:
-        partial: received bytes gathered so far; a Connection keeps them for the next call.
+        partial: received bytes gathered so far, as they were when first looked at; a Connection keeps them
+            for the next call.
         sent_bytes: of the data given to a send, how much the kernel had taken.
     """
 
@@ -264,11 +311,11 @@ class DeadlineExceeded(HoldfastError, TimeoutError):
         return "The deadline passed."
 
 
-class Cancelled(HoldfastError):
+class Cancelled(Gathered):
     """Another thread called ``cancel()``; nothing is lost.
 
     Attributes:
-        partial: received bytes gathered so far; a Connection keeps them.
+        partial: as for :class:`DeadlineExceeded`.
         sent_bytes: of the data given to a send, how much the kernel had taken.
     """
 

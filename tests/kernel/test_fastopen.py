@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 from kernel.inside import inside
 
+from holdfast.errors import ConnectionRefused, ConnectionTimedOut, GaveUp
 from holdfast.events import Endpoint
 from holdfast.hold.fastopen import FastOpen, Outcome
 from holdfast.hold.options import effective
@@ -27,6 +29,10 @@ BARE_SYN = FROM_CLIENT + "tcp flags & (syn | ack) == syn "
 IP_BYTES = {4: 20, 6: 40}
 # Of TCP, a SYN with the usual options has 40 bytes; one that wishes for a cookie 44, one with a cookie 52.
 PLAIN_BYTES, COOKIE_BYTES = 40, 60
+
+
+def soon(seconds: float) -> float:
+    return time.monotonic() + seconds
 
 
 def longer_than(tcp_bytes: int, family: int) -> str:
@@ -48,7 +54,7 @@ def opened(net: Network, fast: FastOpen, server: App, *, idempotent: bool = True
 
     def work() -> Outcome:
         sock, outcome = fast.connect(
-            to, FIRST, timeout_s=4, idempotent=idempotent, policy=PROFILES["lan"].policy
+            to, FIRST, deadline=soon(4), idempotent=idempotent, policy=PROFILES["lan"].policy
         )
         with sock:
             assert effective(sock).keepalive == PROFILES["lan"].policy.keepalive
@@ -147,14 +153,16 @@ def test_a_silent_path_is_a_timeout(net: Network) -> None:
     net.router.firewall(path(SILENCE))
     to = server.listening
     assert to is not None
-    with pytest.raises(TimeoutError):
-        inside(net.client, lambda: fast.connect(to, FIRST, timeout_s=0.2, idempotent=True))
+    with pytest.raises(GaveUp) as caught:
+        inside(net.client, lambda: fast.connect(to, FIRST, deadline=soon(0.2), idempotent=True))
+    assert [type(loss) for loss in caught.value.losses] == [ConnectionTimedOut]
 
 
 def test_a_closed_port_is_refused_and_nothing_is_learned_from_it(net: Network) -> None:
     server, fast = served(net), FastOpen()
     opened(net, fast, server)
     closed = Endpoint(net.server.ip, 9)
-    with pytest.raises(ConnectionRefusedError):
-        inside(net.client, lambda: fast.connect(closed, FIRST, timeout_s=2, idempotent=True))
+    with pytest.raises(GaveUp) as caught:
+        inside(net.client, lambda: fast.connect(closed, FIRST, deadline=soon(2), idempotent=True))
+    assert [type(loss) for loss in caught.value.losses] == [ConnectionRefused]
     assert opened(net, fast, server) is Outcome.USED

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -106,6 +107,15 @@ def test_a_span_beyond_the_kernels_int_ends_at_its_largest_value() -> None:
             "retry_on: 'resets' is not a valid RetryOn; the words are reset, connect-failure, "
             "refused-stream, gateway-error, 5xx, retriable-status-codes.",
         ),
+        (
+            lambda: RetryPolicy(retry_on="reset"),
+            "retry_on is the text 'reset': give a set of words, such as {'reset'}.",
+        ),
+        (
+            lambda: RetryPolicy(retriable_status_codes=503),
+            "retriable_status_codes is 503: give a set of codes, such as {503}.",
+        ),
+        (lambda: RetryPolicy(deadline_s=math.nan), "deadline_s is nan: give a finite number."),
         (
             lambda: RetryPolicy(retriable_status_codes=frozenset({429})),
             "retriable_status_codes needs 'retriable-status-codes' in retry_on: add it.",

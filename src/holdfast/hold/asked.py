@@ -30,3 +30,9 @@ def asked_deadline(deadline: float | None) -> None:
     """
     if deadline is not None and math.isnan(deadline):
         raise UsageError(f"the deadline is {deadline}; give seconds of time.monotonic(), or None")
+
+
+def moment(deadline: float | None) -> float:
+    """The deadline as a number, checked; infinity for None, which is no deadline at all."""
+    asked_deadline(deadline)
+    return math.inf if deadline is None else deadline

@@ -8,40 +8,60 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from errno import ECONNRESET, EPIPE
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, cast
 
 from holdfast.errors import (
     Cancelled,
-    ConnectionClosed,
-    ConnectionLost,
     DeadlineExceeded,
+    Gathered,
     Truncated,
     UsageError,
 )
 from holdfast.hold import calls
+from holdfast.hold.asked import moment
 from holdfast.hold.calls import WOKEN, Calls, Readable, Writable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
+from holdfast.hold.first_error import Ended, FirstError
+from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.inbox import Inbox
-from holdfast.hold.loss import address, again, lost, read_figures
-from holdfast.hold.tls import TlsCalls
+from holdfast.hold.loss import (
+    address,
+    is_half_closed,
+    is_over,
+    read_figures,
+    unread_bytes,
+)
+from holdfast.hold.receive import PIECE_BYTES
+from holdfast.hold.tls import TlsCalls, at_once
+from holdfast.hold.turn import Turn
+from holdfast.hold.wake import Wake
 from holdfast.linux import states
 
 _T = TypeVar("_T", bound=int | bytes)
 
 _PAST = -math.inf  # a deadline that lets a call take what is there and never wait
 
+SHOWN_BYTES = 32
+"""How much of a delimiter an error shows."""
+
+VERDICT_S = 0.2
+"""The longest that a call waits for one in another thread to tell the error that it has met: it is on its way
+out, so this is never reached unless somebody else, such as a look at SO_ERROR, took the error away."""
+
 
 class Connection:
     """A connected stream socket (TCP, TLS, Unix) with a memory.
 
-    One thread may receive while another sends; ``cancel()`` and ``close()`` may come from any. Every
-    ``deadline`` is absolute ``time.monotonic()`` seconds; None waits without limit, whatever timeout the
-    socket has.
+    One thread may receive while another sends; ``cancel()`` and ``close()`` may come from any, and from a
+    signal handler. Every ``deadline`` is absolute ``time.monotonic()`` seconds; None waits without limit,
+    whatever timeout the socket has.
 
     Args:
         sock: connected; it belongs to the connection from now on.
@@ -49,7 +69,6 @@ class Connection:
 
     Attributes:
         local, peer: ``addr:port``, ``[v6]:port`` or a path; still known after a reset, unlike getpeername().
-        error: the first error that ended it, None while it lives.
     """
 
     def __init__(self, sock: socket.socket, *, causes: CauseSource | None = None) -> None:
@@ -60,20 +79,27 @@ class Connection:
         self.peer = address(sock, socket.socket.getpeername)
         if self.peer is None and sock.family != socket.AF_UNIX and not _was_connected(sock):
             raise UsageError("the socket is not connected; connect it before wrapping it")
-        self.error: ConnectionLost | Truncated | None = None
-        self._causes = causes
+        self._first = FirstError(sock, self.local, self.peer, causes)
         self._calls: Calls = calls
+        self._tls: TlsCalls | None = None
         if isinstance(sock, ssl.SSLSocket):
-            sock.settimeout(0.0)
-            self._calls = TlsCalls(threading.Lock())
+            at_once(sock)
+            self._calls = self._tls = TlsCalls()
         self._inbox = Inbox()
         self._ended = False  # the peer's end of stream was read
         self._drained = False  # after an error: the kernel has no more data
-        self._shut = False
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._shut = is_half_closed(sock)
+        self._inherited = False  # from the process that forked this one
+        self._wake = Wake()
         self._receiving, self._sending = Turn("receiving"), Turn("sending")
         self._ending = threading.RLock()  # no cancel() after the descriptor is somebody else's
         self._bytes_received = self._bytes_sent = self._receives = self._sends = 0
+        mended_in_child(self, Connection._become_the_childs)
+
+    @property
+    def error(self) -> Ended | None:
+        """The first error that ended it, None while it lives."""
+        return self._first.error
 
     @property
     def sock(self) -> socket.socket:
@@ -92,22 +118,24 @@ class Connection:
             DeadlineExceeded, Cancelled: nothing came; nothing is lost.
             ConnectionLost: the first error, again at every call, after all data was taken.
             Truncated: a TLS stream ended without close_notify.
-            UsageError: the connection is closed, or another thread is receiving.
+            TlsError: what came is no TLS.
+            UsageError: the connection is closed, another thread is receiving, or a number makes no sense.
         """
         with self._receiving:
-            if n == 0 or len(self._inbox):
+            if n <= 0 or len(self._inbox):
                 return self._inbox.take(n)
             return self._pull(
-                lambda limit: self._calls.receive(self._sock, n, limit, self._wake_fd), b"", deadline
+                lambda limit: self._calls.receive(self._sock, n, limit, self._wake.fd), b"", moment(deadline)
             )
 
     def recv_into(self, buffer: Writable, *, deadline: float | None = None) -> int:
         """How many bytes were put at the start of ``buffer``; 0 at the end of the stream. Errors as recv."""
-        with self._receiving:
-            view = memoryview(buffer).cast("B")
+        # Views are released, here and in sendall(): the traceback of an error keeps them, and with them the
+        # caller's buffer could not be resized.
+        with self._receiving, memoryview(buffer) as whole, whole.cast("B") as view:
             if not view or len(self._inbox):
                 return self._inbox.take_into(view)
-            return self._pull_into(view, deadline)
+            return self._pull_into(view, moment(deadline))
 
     def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes.
@@ -120,7 +148,9 @@ class Connection:
         with self._receiving:
             if (frame := self._inbox.take_exactly(n)) is not None:
                 return frame
-            return self._frame(lambda: self._inbox.take_exactly(n), f"the {n} bytes asked for", deadline)
+            return self._frame(
+                lambda: self._inbox.take_exactly(n), lambda: f"the {n} bytes asked for", moment(deadline)
+            )
 
     def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; what comes after it stays here.
@@ -134,9 +164,12 @@ class Connection:
             LimitExceeded: the frame is longer; its bytes stay here.
             Truncated, DeadlineExceeded, Cancelled, ConnectionLost: as :meth:`recv_exactly`.
         """
-        return self._frame(
-            lambda: self._inbox.take_until(delimiter, limit), f"the delimiter {delimiter!r}", deadline
-        )
+        with self._receiving:
+            return self._frame(
+                lambda: self._inbox.take_until(delimiter, limit),
+                lambda: f"the delimiter {_shown(delimiter)}",
+                moment(deadline),
+            )
 
     def peek(self, n: int) -> bytes:
         """Up to ``n`` bytes that have come already, left for the next call; never waits, never raises a loss.
@@ -146,7 +179,7 @@ class Connection:
         """
         with self._receiving:
             if not len(self._inbox):
-                with suppress(DeadlineExceeded, Cancelled, ConnectionLost, Truncated):
+                with suppress(Gathered):
                     self._fill(_PAST)
             return self._inbox.peek(n)
 
@@ -154,42 +187,47 @@ class Connection:
         """Hand all of ``data`` to the kernel, which does not mean that the peer has it.
 
         Raises:
-            DeadlineExceeded, Cancelled: ``sent_bytes`` of it were taken; send the rest later.
+            DeadlineExceeded, Cancelled: ``sent_bytes`` of it were taken; go on with the rest. Over TLS
+                nothing else may follow: a part of a record may be on its way.
             ConnectionLost: the first error of the connection, with ``sent_bytes`` of this call.
-            UsageError: the connection is closed, or another thread is sending.
+            TlsError: as recv.
+            UsageError: the connection is closed, another thread is sending, the deadline is no number, or
+                other bytes than the rest were given after a TLS send that ended early.
         """
-        with self._sending:
+        with self._sending, memoryview(data) as whole, whole.cast("B") as view:
+            limit, sent = moment(deadline), 0
             if self.error is not None:
-                raise self._latched(sent_bytes=0)
-            view, sent = memoryview(data).cast("B"), 0
+                raise self._latched()
             while sent < len(view):
-                try:
-                    count = self._calls.send_from(self._sock, view[sent:], _limit(deadline), self._wake_fd)
-                except OSError as error:
-                    self._fail(error, sent_bytes=sent)
-                if count < 0:
-                    raise _ended_early(count, sent_bytes=sent)
+                with view[sent : sent + PIECE_BYTES] as piece:
+                    count = self._push(piece, limit, sent)
                 sent += count
                 self._bytes_sent += count
                 self._sends += 1
+                if sent < len(view) and time.monotonic() >= limit:
+                    raise DeadlineExceeded(sent_bytes=sent)
 
     def shutdown_write(self) -> None:
-        """Tell the peer that nothing more will come (FIN; over TLS close_notify); receiving goes on."""
+        """Tell the peer that nothing more will come (FIN); receiving goes on.
+
+        Raises:
+            UsageError: over TLS, where it would destroy what the peer is sending; the connection lives on.
+        """
         with self._sending:
+            if self._tls is not None:
+                # After close_notify, Python's only call for it, unwrap(), reads on and throws away what came.
+                raise UsageError("one direction of a TLS connection cannot be closed by Python; use close()")
             if self._shut or self.error is not None:
                 return
             self._shut = True
-            if isinstance(self._sock, ssl.SSLSocket):
-                _say_farewell(self._sock)
-            else:
-                with suppress(OSError):  # a reset that nobody has seen yet: the next receive tells
-                    self._sock.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # a reset that nobody has seen yet: the next receive tells
+                self._sock.shutdown(socket.SHUT_WR)
 
     def cancel(self) -> None:
         """Make the calls that wait in other threads, and every later one that would wait, raise Cancelled."""
         with self._ending:
             if not self._receiving.closed:
-                os.eventfd_write(self._wake_fd, 1)
+                self._wake.ring()
 
     def close(self) -> None:
         """Close it. Calls that wait in other threads raise Cancelled first: no descriptor is reused."""
@@ -198,10 +236,11 @@ class Connection:
             if self._receiving.closed:
                 return
             self._receiving.closed = self._sending.closed = True
-            if isinstance(self._sock, ssl.SSLSocket) and self.error is None and not self._shut:
-                _say_farewell(self._sock)
+            # Of two processes with one TLS connection, the first farewell would end it for both.
+            if self._tls is not None and self.error is None and not self._inherited:
+                self._tls.farewell(cast(ssl.SSLSocket, self._sock))
             self._sock.close()
-            os.close(self._wake_fd)
+            self._wake.close()
 
     def __enter__(self) -> Self:
         return self
@@ -211,29 +250,48 @@ class Connection:
     ) -> None:
         self.close()
 
-    def _frame(self, take: Callable[[], bytes | None], wanted: str, deadline: float | None) -> bytes:
-        with self._receiving:
-            while (frame := take()) is None:
-                try:
-                    if not self._fill(deadline):
-                        raise Truncated(b"", wanted)
-                except (DeadlineExceeded, Cancelled, ConnectionLost, Truncated) as error:
-                    error.partial = self._inbox.peek(len(self._inbox))
-                    raise
-            return frame
+    def _become_the_childs(self) -> None:
+        """See :mod:`holdfast.hold.forks`: the child's waits and locks become its own."""
+        self._inherited = True
+        self._ending = freed(self._ending)
+        for each in (self._first, self._receiving, self._sending, self._wake):
+            each.after_fork()
 
-    def _fill(self, deadline: float | None) -> int:
-        space = self._inbox.space()
-        count = self._pull_into(space, deadline)
+    def _frame(self, take: Callable[[], bytes | None], wanted: Callable[[], str], limit: float) -> bytes:
+        left = math.inf  # how much may still be read: without end until time is up, then what is there
+        try:
+            while (frame := take()) is None:
+                if left <= 0:
+                    raise DeadlineExceeded()
+                count = self._fill(limit)
+                if not count:
+                    raise Truncated(b"", wanted())
+                if left < math.inf:
+                    left -= count
+                elif time.monotonic() >= limit:
+                    left = self._at_hand()
+        except Gathered as error:
+            inbox = self._inbox
+            error.gathered(lambda: inbox.peek(len(inbox)))
+            raise
+        return frame
+
+    def _at_hand(self) -> int:
+        """The most that receiving can bring without waiting."""
+        held = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
+        return held + unread_bytes(self._sock)
+
+    def _fill(self, limit: float) -> int:
+        count = self._pull_into(self._inbox.space(), limit)
         self._inbox.add(count)
         return count
 
-    def _pull_into(self, view: memoryview, deadline: float | None) -> int:
+    def _pull_into(self, view: memoryview, limit: float) -> int:
         return self._pull(
-            lambda limit: self._calls.receive_into(self._sock, view, limit, self._wake_fd), 0, deadline
+            lambda at_s: self._calls.receive_into(self._sock, view, at_s, self._wake.fd), 0, limit
         )
 
-    def _pull(self, move: Callable[[float], _T | int], nothing: _T, deadline: float | None) -> _T:
+    def _pull(self, move: Callable[[float], _T | int], nothing: _T, limit: float) -> _T:
         """What one system call brings, ``nothing`` at the end of the stream."""
         if self._drained:
             raise self._latched()
@@ -241,14 +299,13 @@ class Connection:
             return nothing
         try:
             # What came before an error that a send has met is still to be had.
-            moved = move(_PAST if self.error is not None else _limit(deadline))
-        except Truncated as error:
-            self.error, self._drained = self.error or error, True
-            raise self._latched() from None
-        except OSError as error:
+            moved = move(limit if self.error is None else _PAST)
+        except (Truncated, OSError) as error:
             self._drained = True
             self._fail(error)
         early = isinstance(moved, int) and moved < 0
+        if moved == nothing and self.error is None:
+            self._check_end()
         if self.error is not None and (early or moved == nothing):
             # Linux tells an error once; what follows looks like an end of stream, and is none.
             self._drained = True
@@ -260,56 +317,51 @@ class Connection:
         self._receives += 1
         return cast(_T, moved)  # never the int that stands for an early end
 
-    def _fail(self, error: OSError, *, sent_bytes: int = 0) -> NoReturn:
+    def _push(self, piece: memoryview, limit: float, sent_bytes: int) -> int:
+        """How much of it one system call took."""
+        try:
+            count = self._calls.send_from(self._sock, piece, limit, self._wake.fd)
+        except (Truncated, OSError) as error:
+            self._fail(error, sent_bytes)
+        if count < 0:
+            raise _ended_early(count, sent_bytes)
+        return count
+
+    def _check_end(self) -> None:
+        """Latch the error behind what looks like the end of the stream, if there is one.
+
+        Linux tells an error to one call: it may have been a send of another thread.
+        """
+        if self._tls is not None or self._shut or not is_over(self._sock):
+            return
+        self._await_verdict()
+        if self.error is None and self._sock.family != socket.AF_UNIX:
+            # Whoever took it, a FIN of the peer does not end both directions.
+            self._first.latch(ConnectionResetError(ECONNRESET, os.strerror(ECONNRESET)), self._phase())
+
+    def _await_verdict(self) -> None:
+        """Let a call of another thread speak first: it may have met the error of which we see the rest."""
+        for turn in (self._receiving, self._sending):
+            turn.wait_for_end(VERDICT_S)
+
+    def _fail(self, error: OSError | Truncated, sent_bytes: int = 0) -> NoReturn:
+        """Raise the first error of the connection, which is this one if there was none."""
         if self._receiving.closed:  # by a signal handler in the middle of the call
             raise Cancelled(sent_bytes=sent_bytes) from None
-        if self.error is not None:
-            raise self._latched(sent_bytes) from error
-        phase = Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self._ended else Phase.OPEN
-        found = lost(
-            self._sock,
-            error,
-            phase,
-            local=self.local,
-            peer=self.peer,
-            source=self._causes,
-            sent_bytes=sent_bytes,
-        )
-        if found is None:
+        hearsay = isinstance(error, Truncated) or (error.errno == EPIPE and not self._shut)
+        if hearsay and is_over(self._sock):
+            self._await_verdict()
+        if not self._first.latch(error, self._phase(), sent_bytes):
             self._drained = False  # a mistake of the caller (EFAULT), not the end of the connection
             raise error
-        # Writing after shutdown_write() is a mistake too: the peer's half of the connection lives on.
-        if not (self._shut and isinstance(found, ConnectionClosed)):
-            self.error = found
-        raise found from error
+        raise self._latched(sent_bytes) from error
 
-    def _latched(self, sent_bytes: int = 0) -> ConnectionLost | Truncated:
+    def _phase(self) -> Phase:
+        return Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self._ended else Phase.OPEN
+
+    def _latched(self, sent_bytes: int = 0) -> Ended:
         assert self.error is not None
-        return again(self.error, sent_bytes)
-
-
-class Turn:
-    """One thread at a time in one direction; the same thread again from a signal handler.
-
-    Attributes:
-        lock: to wait for one's turn, where that is wanted.
-        closed: nobody gets a turn any more.
-    """
-
-    def __init__(self, doing: str) -> None:
-        self.lock = threading.RLock()
-        self.closed = False
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        if not self.lock.acquire(blocking=False):
-            raise UsageError(f"another thread is {self._doing} on this connection; let one thread do it")
-        if self.closed:
-            self.lock.release()
-            raise UsageError("the connection is closed; connect again")
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+        return self.error.again(sent_bytes)
 
 
 def _was_connected(sock: socket.socket) -> bool:
@@ -318,15 +370,12 @@ def _was_connected(sock: socket.socket) -> bool:
     return info is not None and info.state == states.NUMBERS["CLOSED"] and bool(info.segs_in)
 
 
-def _limit(deadline: float | None) -> float:
-    return math.inf if deadline is None else deadline
-
-
 def _ended_early(end: object, sent_bytes: int = 0) -> DeadlineExceeded | Cancelled:
     return Cancelled(sent_bytes=sent_bytes) if end == WOKEN else DeadlineExceeded(sent_bytes=sent_bytes)
 
 
-def _say_farewell(sock: ssl.SSLSocket) -> None:
-    # unwrap() sends close_notify first and then waits for the peer's, which nobody needs.
-    with suppress(OSError, ValueError):
-        sock.unwrap()
+def _shown(delimiter: bytes) -> str:
+    """A delimiter for a sentence: its first bytes, if it is long."""
+    if len(delimiter) <= SHOWN_BYTES:
+        return repr(delimiter)
+    return f"{delimiter[:SHOWN_BYTES]!r}... of {len(delimiter)} bytes"

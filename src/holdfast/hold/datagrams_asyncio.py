@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from types import TracebackType
 from typing import Self
 
 from holdfast.errors import DeadlineExceeded, UsageError
+from holdfast.hold.asked import moment
 from holdfast.hold.datagrams import ANY_UDP_BYTES, Batch, attempt
 
 __all__ = ["DatagramReader"]
@@ -18,6 +20,9 @@ FAIR_BATCHES = 8
 """After so many batches that were there already, the other tasks have their turn."""
 
 NAP_S = 0.001
+
+SLICE_S = 0.5
+"""How soon a socket that was closed under the reader is noticed: no loop tells of that."""
 
 
 class DatagramReader:
@@ -37,7 +42,7 @@ class DatagramReader:
         self, sock: socket.socket, *, max_messages: int = 64, max_bytes: int = ANY_UDP_BYTES
     ) -> None:
         self._sock, self._max_messages, self._max_bytes = sock, max_messages, max_bytes
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._busy = self._closed = False
         self._streak = 0
 
@@ -53,15 +58,17 @@ class DatagramReader:
 
         Raises:
             DeadlineExceeded: nothing came in time.
-            UsageError: another task waits on this reader.
-            OSError: as for :func:`~holdfast.hold.datagrams.recv_batch`.
+            UsageError: another task waits on this reader, or the deadline is not a number.
+            OSError: as for :func:`~holdfast.hold.datagrams.recv_batch`; EBADF for a socket that was closed
+                under the reader, noticed within half a second.
         """
         if self._busy:
             raise UsageError("Another task receives from this reader; make one reader for each socket.")
+        limit = moment(deadline)
         self._busy = True
         try:
             await self._take_turns()
-            return await self._receive(deadline)
+            return await self._receive(limit)
         finally:
             self._busy = False
 
@@ -94,38 +101,46 @@ class DatagramReader:
             self._streak = 0
             await asyncio.sleep(0)
 
-    async def _receive(self, deadline: float | None) -> Batch[bytes]:
+    async def _receive(self, limit: float) -> Batch[bytes]:
         woken_in_vain = False
         while not self._closed:
             batch = attempt(self._sock, self._max_messages, self._max_bytes)
             if batch:
                 return batch
-            left_s = None if deadline is None else deadline - time.monotonic()
-            if left_s is not None and left_s <= 0:
+            left_s = limit - time.monotonic()
+            if left_s <= 0:
                 raise DeadlineExceeded()
             # An unread error queue keeps the socket ready with nothing to receive: that would spin.
             if woken_in_vain:
                 await asyncio.sleep(NAP_S)
             self._streak = 0
-            await self._wait(left_s)
-            woken_in_vain = True
+            woken_in_vain = await self._wait(min(left_s, SLICE_S))
         return Batch()
 
-    async def _wait(self, left_s: float | None) -> None:
-        """Until the socket is readable, the time is up or the reader is closed."""
+    async def _wait(self, left_s: float) -> bool:
+        """Until the time is up or the reader is closed; True if the socket was readable before."""
         loop = asyncio.get_running_loop()
         fd = self._sock.fileno()
         self._waiter = loop.create_future()
-        timer = None if left_s is None else loop.call_later(left_s, self._wake)
+        timer = loop.call_later(left_s, self._wake)
         try:
-            loop.add_reader(fd, self._wake)
-            await self._waiter
+            loop.add_reader(fd, self._wake, True)
+            return await self._waiter
         finally:
-            loop.remove_reader(fd)
+            # The number of a socket that was closed meanwhile may be another's by now, and so may its reader.
+            if self._sock.fileno() == fd or not _is_open(fd):
+                loop.remove_reader(fd)
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
-    def _wake(self) -> None:
+    def _wake(self, readable: bool = False) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(readable)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -26,6 +26,8 @@ from holdfast.policy import Failure, RetryPolicy
 Clock = Callable[[], float]
 Prepare = Callable[[socket.socket], object]
 
+LONGEST_SHOWN = 80
+
 # What a driver is to do: wait until one of these sockets is writable, at most so many seconds.
 Wait = tuple[list[socket.socket], float]
 Racing = Generator[Wait, list[int], socket.socket | None]
@@ -63,7 +65,7 @@ def connect(
         address: host name or address, and port.
         policy: how many rounds, and for how long in all. None: the defaults of RetryPolicy, but a single
             round inside an :class:`~holdfast.hold.retry.Attempt`, which repeats the whole anyway.
-        deadline: on ``clock``; replaces the policy's ``deadline_s``.
+        deadline: on ``clock``; replaces the policy's ``deadline_s``. Infinity: without limit.
         budget: retries that all who dial this destination share.
         on_retry: told before each wait; the ``loss`` is a :class:`RoundLost`.
         prepare: called with each socket before it connects: options, ``bind``. What it raises goes up.
@@ -71,14 +73,14 @@ def connect(
         resolver, clock, sleep, chance: where names, time and chance come from.
 
     Raises:
-        UsageError: a port or a delay that cannot be.
+        UsageError: a host, a port, a deadline or a delay that cannot be.
         GaveUp: with the loss of each address in each round: ConnectionRefused, ConnectionTimedOut (no
             answer until the kernel gave up, or in the time there was), ConnectionUnreachable, gaierror for
             the name, or another OSError where an address cannot be dialled from here.
 
     Source: RFC 8305; the order within a family is RFC 6724's, as getaddrinfo gives it.
     """
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     terms = _terms(policy, deadline, budget, on_retry, clock, chance)
     with _every_loss():
         for attempt in replace(terms, sleep=sleep):
@@ -107,7 +109,7 @@ async def connect_async(
     chance: Callable[[], float] = random.random,
 ) -> socket.socket:
     """As :func:`connect`, for asyncio: the socket is in non-blocking mode, as its loop wants it."""
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     terms = _terms(policy, deadline, budget, on_retry, clock, chance)
     with _every_loss():
         async for attempt in replace(terms, sleep_async=sleep):
@@ -119,11 +121,29 @@ async def connect_async(
     raise AssertionError("a loop of attempts ends by return or by error")
 
 
-def _host_and_port(address: tuple[str, int]) -> tuple[str, int]:
-    host, port = address[:2]  # getsockname() of IPv6 gives four
-    if not 0 < port < 65536:  # getaddrinfo would take it modulo 65536
-        raise UsageError(f"The port must be from 1 to 65535, not {port}.")
+def host_and_port(address: tuple[str, int]) -> tuple[str, int]:
+    """Both parts of an address that can be looked up.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        host, port = address[:2]  # getsockname() of IPv6 gives four
+    except (TypeError, ValueError):
+        raise UsageError(f"The address must be (host, port), not {address!r}.") from None
+    if type(port) is not int or not 0 < port < 65536:  # getaddrinfo would take it modulo 65536
+        raise UsageError(f"The port must be a number from 1 to 65535, not {port!r}.")
+    if not isinstance(host, str) or not host or "\0" in host:  # None would be this host
+        raise UsageError(f"The host must be a name or an address, not {host!r}.")
+    try:
+        host.encode("idna")  # as getaddrinfo does it
+    except UnicodeError as problem:
+        raise UsageError(f"{_shown(host)} cannot be a host name: {problem}.") from problem
     return host, port
+
+
+def _shown(host: str) -> str:
+    return repr(host) if len(host) <= LONGEST_SHOWN else f"{host[:LONGEST_SHOWN]!r}..."
 
 
 def _terms(
@@ -236,7 +256,7 @@ def _start(address: Address, prepare: Prepare | None) -> _Dialled | OSError:
     try:
         sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:  # no IPv6 in this kernel, or no descriptor left
-        return _failure(error.errno or 0, address)
+        return failure(error.errno or 0, address)
     try:
         if prepare is not None:
             prepare(sock)
@@ -247,7 +267,7 @@ def _start(address: Address, prepare: Prepare | None) -> _Dialled | OSError:
         raise
     if number not in (0, errnos.EINPROGRESS):
         sock.close()
-        return _failure(number, address)
+        return failure(number, address)
     return _Dialled(sock, address, local)
 
 
@@ -259,7 +279,7 @@ def _outcome(dialled: _Dialled) -> OSError | None:
         # No TIME_WAIT, which would go on holding the port.
         dialled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         number = errnos.ECONNREFUSED
-    return _failure(number, dialled.address, dialled.local) if number else None
+    return failure(number, dialled.address, dialled.local) if number else None
 
 
 def _met_itself(sock: socket.socket) -> bool:
@@ -276,11 +296,11 @@ def _met_itself(sock: socket.socket) -> bool:
 
 def _time_out(race: Race, running: dict[int, _Dialled]) -> None:
     for dialled in running.values():
-        race.lost(_failure(errnos.ETIMEDOUT, dialled.address, dialled.local))
+        race.lost(failure(errnos.ETIMEDOUT, dialled.address, dialled.local))
 
 
-def _failure(number: int, address: Address, local: str | None = None) -> OSError:
-    """The typed error for one address."""
+def failure(number: int, address: Address, local: str | None = None) -> OSError:
+    """The typed error for one address that could not be connected."""
     peer = str(Endpoint(*address.sockaddr[:2]))
     verdict = classify(number, Phase.CONNECTING)
     if verdict is None:
@@ -288,7 +308,7 @@ def _failure(number: int, address: Address, local: str | None = None) -> OSError
     return verdict.error(Loss(number, verdict.cause, local=local, peer=peer))
 
 
-_LONGEST_POLL_S = 3600.0  # poll() takes an int of milliseconds, and a round just waits again
+_LONGEST_POLL_S = 3600.0  # poll() takes an int of milliseconds; a round just waits again
 
 
 def _wait_polling(racing: Racing) -> socket.socket | None:
@@ -335,7 +355,7 @@ async def _writable(socks: list[socket.socket], timeout_s: float) -> list[int]:
     try:
         for descriptor in descriptors:
             loop.add_writer(descriptor, note, descriptor)
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(min(timeout_s, _LONGEST_POLL_S)):
             await some.wait()
     except TimeoutError:
         pass

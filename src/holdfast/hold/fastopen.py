@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -15,15 +16,32 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from holdfast.errors import KernelUnavailable, UsageError
-from holdfast.events import Endpoint
+from holdfast.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    GaveUp,
+    HoldfastError,
+    KernelUnavailable,
+    UsageError,
+)
+from holdfast.hold.asked import moment
+from holdfast.hold.classify import Phase
+from holdfast.hold.dial import connect, failure, host_and_port
+from holdfast.hold.forks import freed, mended_in_child
+from holdfast.hold.loss import lost
 from holdfast.hold.options import apply
+from holdfast.hold.race import Address
+from holdfast.hold.receive import sendall
+from holdfast.hold.resolve import RESOLVER, Resolver
 from holdfast.linux import states, tcp_info
-from holdfast.policy import SocketPolicy
+from holdfast.policy import RetryPolicy, SocketPolicy
 
 SYN_SENT = states.NUMBERS["SYN_SENT"]
 TCPI_OPT_SYN_DATA = 32
 """include/uapi/linux/tcp.h: the data in our SYN was acknowledged."""
+
+PATIENCE_S = 3.0
+"""How long Fast Open may take before the usual way is tried: Linux repeats the SYN without it after 1 s."""
 
 FORGET_AFTER_S = 3600.0
 """How long a path is avoided the first time. Source: what tcp_fastopen_blackhole_timeout_sec was when Linux
@@ -73,7 +91,8 @@ class PathMemory:
         self._forget_after_s = forget_after_s
         self._most = most
         self._lost: OrderedDict[str, tuple[int, float]] = OrderedDict()  # ip: (times lost, avoided until)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        mended_in_child(self, PathMemory._become_the_childs)
 
     def avoids(self, ip: str, now_s: float) -> bool:
         """Whether the path to this address is to be spared Fast Open."""
@@ -94,6 +113,9 @@ class PathMemory:
         with self._lock:
             self._lost.pop(ip, None)
 
+    def _become_the_childs(self) -> None:
+        self._lock = freed(self._lock)
+
 
 @contextmanager
 def _closed_on_error(sock: socket.socket) -> Iterator[None]:
@@ -111,7 +133,7 @@ class FastOpen:
 
     Args:
         memory: shared between several, if you like.
-        clock: seconds that never go back.
+        clock: seconds that never go back, for the memory.
     """
 
     def __init__(self, memory: PathMemory | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -120,92 +142,96 @@ class FastOpen:
 
     def connect(
         self,
-        peer: Endpoint,
+        address: tuple[str, int],
         first: bytes,
         *,
-        timeout_s: float,
+        deadline: float | None = None,
         idempotent: bool = False,
         policy: SocketPolicy = SocketPolicy(),  # noqa: B008 - a frozen value
+        resolver: Resolver = RESOLVER,
     ) -> Opened:
         """A blocking socket that is connected and has been given the whole first message.
 
         Args:
-            peer: a resolved address.
+            address: host name or address, and port. Fast Open is tried with the first address of a name;
+                otherwise, and if it fails, all of them race as in :func:`~holdfast.hold.dial.connect`.
             first: what this end says first; not empty, since nothing leaves before it.
-            timeout_s: for all of it, a second attempt without Fast Open included.
+            deadline: absolute ``time.monotonic()`` seconds, for all of it. None: 15 s to connect, as there,
+                and no limit for the message.
             idempotent: the message may be delivered twice without harm. Only then is Fast Open tried: a
                 server cannot tell a repeated SYN from a new one (RFC 7413 §6.1).
             policy: the socket's other options; its ``fastopen_connect`` is decided here.
+            resolver: where addresses come from.
 
         Raises:
-            UsageError: there is no first message.
-            OSError: as ``socket.create_connection``; ``TimeoutError`` when the time is up.
+            UsageError: there is no first message, or an address or deadline cannot be.
+            GaveUp: no address could be connected; ``losses`` has what ended each attempt.
+            ConnectionLost: the connection ended while the message was handed over, ``sent_bytes`` of it.
+            DeadlineExceeded: time was up meanwhile, after ``sent_bytes``.
         """
+        host, port = host_and_port(address)
+        limit = moment(deadline)
         if not first:
             raise UsageError("There is no first message: connect without Fast Open.")
-        end_s = self._clock() + timeout_s
-        sock, outcome, sent = self._dialled(peer, first, end_s, policy, idempotent)
+        found = _addresses(host, port, limit, resolver)
+        outcome = self._why_not(found[0], idempotent)
+        fast = None if outcome else self._fast(found[0], first, limit, policy)
+        if isinstance(fast, _Begun):
+            sock, sent, outcome = fast
+        else:
+            outcome = outcome or fast or Outcome.NO_COOKIE
+            sock, sent = _slow((host, port), found, deadline, policy), 0
+            if outcome is Outcome.LOST:
+                self.memory.lost(_ip(found[0]), self._clock())
         with _closed_on_error(sock):
             # Not part of dialling: what happens from here on says nothing about Fast Open.
-            sock.settimeout(self._left_s(end_s))
-            sock.sendall(first[sent:])
             sock.settimeout(None)
+            try:
+                sendall(sock, memoryview(first)[sent:], deadline=deadline)
+            except (ConnectionLost, DeadlineExceeded) as error:
+                error.sent_bytes += sent
+                raise
         return Opened(sock, outcome)
 
-    def _dialled(
-        self, peer: Endpoint, first: bytes, end_s: float, policy: SocketPolicy, idempotent: bool
-    ) -> tuple[socket.socket, Outcome, int]:
-        """A connected socket, what became of Fast Open, and how much of the message was sent with it."""
-        outcome = self._why_not(peer.ip, idempotent)
-        if outcome is None:
-            try:
-                return self._with_data(peer, first, end_s, policy)
-            except KernelUnavailable:
-                outcome = Outcome.UNAVAILABLE
-            except ConnectionRefusedError:
-                # A closed port, or a middlebox that answers such a SYN with a reset: the usual way will tell.
-                # A reset after the handshake is ECONNRESET, and the caller's to know.
-                outcome = Outcome.LOST
-        sock = self._socket(peer, end_s, replace(policy, fastopen_connect=False))
-        with _closed_on_error(sock):
-            sock.connect((peer.ip, peer.port))
-        if outcome is Outcome.LOST:
-            self.memory.lost(peer.ip, self._clock())
-        return sock, outcome, 0
-
-    def _why_not(self, ip: str, idempotent: bool) -> Outcome | None:
+    def _why_not(self, address: Address, idempotent: bool) -> Outcome | None:
         if not idempotent:
             return Outcome.NOT_IDEMPOTENT
-        return Outcome.AVOIDED if self.memory.avoids(ip, self._clock()) else None
+        return Outcome.AVOIDED if self.memory.avoids(_ip(address), self._clock()) else None
 
-    def _with_data(
-        self, peer: Endpoint, first: bytes, end_s: float, policy: SocketPolicy
-    ) -> tuple[socket.socket, Outcome, int]:
+    def _fast(
+        self, address: Address, first: bytes, limit: float, policy: SocketPolicy
+    ) -> _Begun | Outcome | None:
+        """A connection begun with Fast Open; else what became of that, None for a failure of another kind."""
+        try:
+            return self._with_data(address, first, min(limit, time.monotonic() + PATIENCE_S), policy)
+        except KernelUnavailable:
+            return Outcome.UNAVAILABLE
+        except (ConnectionRefusedError, TimeoutError):
+            # A closed port, or a middlebox that answers such a SYN with a reset: the usual way will tell.
+            # A reset after the handshake is ECONNRESET, and the caller's to know.
+            return Outcome.LOST
+        except HoldfastError:
+            raise
+        except OSError:  # no route to this address, or no such family: another one may do
+            return None
+
+    def _with_data(self, address: Address, first: bytes, end_s: float, policy: SocketPolicy) -> _Begun:
         """Dial with Fast Open; with a cookie, connect() only notes the address and send() dials."""
-        sock = self._socket(peer, end_s, replace(policy, fastopen_connect=True))
+        sock = socket.socket(address.family, socket.SOCK_STREAM)
         with _closed_on_error(sock):
-            sock.connect((peer.ip, peer.port))
+            apply(replace(policy, fastopen_connect=True), sock)
+            sock.settimeout(_left_s(end_s))
+            sock.connect(address.sockaddr)
             sent = 0
-            if tcp_info.of_socket(sock).state == SYN_SENT:
-                sent = sock.send(first)
-                self._await_handshake(sock, end_s)
-            return sock, self._judge(tcp_info.of_socket(sock), peer.ip), sent
-
-    def _socket(self, peer: Endpoint, end_s: float, policy: SocketPolicy) -> socket.socket:
-        sock = socket.socket(socket.AF_INET6 if ":" in peer.ip else socket.AF_INET, socket.SOCK_STREAM)
-        with _closed_on_error(sock):
-            sock.settimeout(self._left_s(end_s))
-            apply(policy, sock)
-        return sock
-
-    def _await_handshake(self, sock: socket.socket, end_s: float) -> None:
-        poll = select.poll()
-        poll.register(sock, select.POLLOUT)
-        if not poll.poll(self._left_s(end_s) * 1000):
-            raise TimeoutError("timed out")
-        # Reading the error clears it; it is raised at once and the socket closed, so it is not lost.
-        if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(number, f"connect: {os.strerror(number)}")
+            try:
+                if tcp_info.of_socket(sock).state == SYN_SENT:
+                    sent = sock.send(first)
+                    _await_handshake(sock, end_s)
+            except ConnectionResetError as error:
+                found = lost(sock, error, Phase.OPEN, sent_bytes=sent)
+                assert found is not None  # ECONNRESET is in the table for every phase
+                raise found from error
+            return _Begun(sock, sent, self._judge(tcp_info.of_socket(sock), _ip(address)))
 
     def _judge(self, info: tcp_info.TcpInfo, ip: str) -> Outcome:
         if (info.options or 0) & TCPI_OPT_SYN_DATA:
@@ -218,8 +244,58 @@ class FastOpen:
             return Outcome.LOST
         return Outcome.NO_COOKIE
 
-    def _left_s(self, end_s: float) -> float:
-        left_s = end_s - self._clock()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        return left_s
+
+class _Begun(NamedTuple):
+    """A connected socket, how much of the message was sent with it, and what became of Fast Open."""
+
+    sock: socket.socket
+    sent: int
+    outcome: Outcome
+
+
+def _addresses(host: str, port: int, limit: float, resolver: Resolver) -> list[Address]:
+    try:
+        found = resolver.resolve(host, port, max(0.0, limit - time.monotonic()))
+    except socket.gaierror as error:
+        raise GaveUp([error], f"no address was found for {host}") from error
+    if not found:
+        raise GaveUp([], f"no address was found for {host}")
+    return found
+
+
+def _slow(
+    address: tuple[str, int], found: list[Address], deadline: float | None, policy: SocketPolicy
+) -> socket.socket:
+    """A socket that was connected the usual way to whichever of these addresses answered first."""
+    known = [(family, socket.SOCK_STREAM, 0, "", sockaddr) for family, sockaddr in found]
+    plain = replace(policy, fastopen_connect=False)
+    if deadline is not None and time.monotonic() >= deadline:
+        raise GaveUp([failure(errno.ETIMEDOUT, found[0])], "the deadline has passed")
+    return connect(
+        address,
+        policy=RetryPolicy(retries=0),
+        deadline=deadline,
+        prepare=lambda sock: apply(plain, sock),
+        resolver=Resolver(lambda *_, **__: known),
+    )
+
+
+def _await_handshake(sock: socket.socket, end_s: float) -> None:
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    if not poll.poll(_left_s(end_s) * 1000):
+        raise TimeoutError("timed out")
+    # Reading the error clears it; it is raised at once and the socket closed, so it is not lost.
+    if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(number, f"connect: {os.strerror(number)}")
+
+
+def _ip(address: Address) -> str:
+    return str(address.sockaddr[0])
+
+
+def _left_s(end_s: float) -> float:
+    left_s = end_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("timed out")
+    return left_s

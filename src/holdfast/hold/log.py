@@ -8,6 +8,7 @@ import threading
 import time
 
 from holdfast.errors import ConnectionLost
+from holdfast.hold.forks import freed, mended_in_child
 
 LOGGER = logging.getLogger("holdfast.hold")
 """Where losses are told: level WARNING, the facts as fields ``holdfast_*`` of the record."""
@@ -29,7 +30,8 @@ class RateLimit:
         self._tokens = float(burst)
         self._at_s = 0.0
         self._refused = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        mended_in_child(self, RateLimit.after_fork)
 
     def allow(self, now_s: float) -> int | None:
         """How many were refused since the last one allowed; None if this one is refused too."""
@@ -42,6 +44,10 @@ class RateLimit:
             self._tokens -= 1
             refused, self._refused = self._refused, 0
             return refused
+
+    def after_fork(self) -> None:
+        """See :mod:`holdfast.hold.forks`."""
+        self._lock = freed(self._lock)
 
 
 _LIMIT = RateLimit(BURST, PER_SECOND)

@@ -3,8 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import fcntl
+import select
 import socket
 import struct
+import termios
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,11 +16,13 @@ from holdfast.events import Endpoint
 from holdfast.hold.cause_source import CauseSource, asker
 from holdfast.hold.classify import Figures, Phase, classify
 from holdfast.hold.log import log_loss
-from holdfast.linux import tcp_info
+from holdfast.linux import states, tcp_info
 from holdfast.linux.socket_queues import queues_of
 
 _SO_COOKIE = 57  # asm-generic/socket.h
 _INET = (socket.AF_INET, socket.AF_INET6)
+
+_ENDED_HERE = ("FIN_WAIT_1", "FIN_WAIT_2", "CLOSING", "LAST_ACK", "TIME_WAIT")
 
 _T = TypeVar("_T")
 
@@ -65,8 +70,34 @@ def _or_none(read: Callable[[], _T]) -> _T | None:
     # A socket that was closed meanwhile, or a kernel that lacks the figure, must not hide the loss itself.
     try:
         return read()
-    except OSError:
+    except (OSError, ValueError):  # ioctl() of a closed socket's -1 is a ValueError
         return None
+
+
+def unread_bytes(sock: socket.socket) -> int:
+    """How many bytes of the stream wait in the kernel: over TLS, as they were sent."""
+    return _or_none(lambda: struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0]) or 0
+
+
+def is_over(sock: socket.socket) -> bool:
+    """Whether both directions have ended and the error that ended them, if any, was told to somebody.
+
+    A FIN of the peer ends one direction, so on a TCP socket whose own direction is open it was an error.
+    """
+    fd = sock.fileno()
+    if fd < 0:
+        return False
+    poll = select.poll()
+    poll.register(fd, 0)  # the kernel tells POLLHUP and POLLERR unasked
+    return poll.poll(0) == [(fd, select.POLLHUP)]
+
+
+def is_half_closed(sock: socket.socket) -> bool:
+    """Whether this end has already closed its direction of a TCP connection."""
+    if sock.family not in _INET:
+        return False
+    state = _or_none(lambda: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+    return state is not None and states.name(state) in _ENDED_HERE
 
 
 def lost(
@@ -78,9 +109,25 @@ def lost(
     peer: str | None = None,
     source: CauseSource | None = None,
     sent_bytes: int = 0,
-    partial: bytes = b"",
 ) -> ConnectionLost | None:
-    """The typed error for what a system call on this socket raised; logged, not raised.
+    """As :func:`conclude`, and logged; not raised."""
+    found = conclude(sock, error, phase, local=local, peer=peer, source=source, sent_bytes=sent_bytes)
+    if found is not None:
+        log_loss(found)
+    return found
+
+
+def conclude(
+    sock: socket.socket,
+    error: OSError,
+    phase: Phase | None = None,
+    *,
+    local: str | None = None,
+    peer: str | None = None,
+    source: CauseSource | None = None,
+    sent_bytes: int = 0,
+) -> ConnectionLost | None:
+    """The typed error for what a system call on this socket raised.
 
     None if the error ends no connection (EBADF, EFAULT, ENOMEM, ...): such an error is the caller's own
     and goes up as it is.
@@ -92,7 +139,6 @@ def lost(
         local, peer: the addresses, where they were stored; after a reset the kernel no longer tells the peer.
         source: whom ``explain()`` will ask.
         sent_bytes: of the data given to the failed call, how much the kernel had taken.
-        partial: what the failed call had received.
     """
     if error.errno is None or classify(error.errno, phase or Phase.OPEN) is None:
         return None
@@ -112,11 +158,9 @@ def lost(
         cookie=figures.cookie,
     )
     ask = asker(source, facts.cookie, facts.local, facts.peer)
-    found = verdict.error(facts, sent_bytes=sent_bytes, partial=partial, ask=ask)
-    log_loss(found)
-    return found
+    return verdict.error(facts, sent_bytes=sent_bytes, ask=ask)
 
 
 def again(error: ConnectionLost | Truncated, sent_bytes: int) -> ConnectionLost | Truncated:
     """The first error of a connection, for one more call."""
-    return error.again(sent_bytes) if isinstance(error, ConnectionLost) else Truncated(b"", error.wanted)
+    return error.again(sent_bytes)

@@ -9,7 +9,7 @@ import socket
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 from holdfast.errors import KernelUnavailable, UsageError
-from holdfast.policy import KeepAlive, SocketPolicy
+from holdfast.policy import KeepAlive, Profile, SocketPolicy
 
 TCP_FASTOPEN_CONNECT = 30
 """include/uapi/linux/tcp.h; Python's socket module does not have it."""
@@ -34,6 +34,23 @@ class Transport(Protocol):
     def get_extra_info(self, name: str, /) -> Any: ...  # noqa: D102 - as in asyncio.BaseTransport
 
 
+class Connected(Protocol):
+    """What holds a socket: :class:`~holdfast.hold.connection.Connection`."""
+
+    @property
+    def sock(self) -> OptionSocket: ...  # noqa: D102 - as in Connection
+
+
+class Streaming(Protocol):
+    """What holds a transport: :class:`~holdfast.hold.stream.Stream`."""
+
+    @property
+    def transport(self) -> Transport: ...  # noqa: D102 - as in Stream
+
+
+Tunable = OptionSocket | Transport | Connected | Streaming
+
+
 class _Option(NamedTuple):
     name: str
     level: int
@@ -54,12 +71,14 @@ _FASTOPEN = _Option(
 )
 
 
-def apply(policy: SocketPolicy, sock: OptionSocket | Transport) -> None:
+def apply(policy: SocketPolicy | Profile, sock: Tunable) -> None:
     """Set on a socket what differs from the policy; TCP_FASTOPEN_CONNECT only has a meaning before connect.
 
     Args:
-        policy: all of it counts, its defaults too: ``SocketPolicy()`` switches everything off.
-        sock: a TCP socket in any state, or an asyncio transport or stream writer that has one.
+        policy: all of it counts, its defaults too: ``SocketPolicy()`` switches everything off. A profile
+            stands for its policy.
+        sock: a TCP socket in any state, or what has one: a Connection, a Stream, an asyncio transport or
+            stream writer.
 
     Raises:
         UsageError: not a TCP socket, closed, or too late for the option.
@@ -67,6 +86,9 @@ def apply(policy: SocketPolicy, sock: OptionSocket | Transport) -> None:
             list of :class:`SocketPolicy` are set already.
     """
     found = _tcp_socket(sock)
+    policy = policy.policy if isinstance(policy, Profile) else policy
+    if not isinstance(policy, SocketPolicy):
+        raise UsageError(f"The policy is {policy!r}: give a SocketPolicy, or a profile of PROFILES.")
     for option, value in _settings(policy):
         if _read(found, option) != value:
             try:
@@ -78,7 +100,7 @@ def apply(policy: SocketPolicy, sock: OptionSocket | Transport) -> None:
                 _refused(option, value, problem, found, "set it before connect()" if too_late else "")
 
 
-def effective(sock: OptionSocket | Transport) -> SocketPolicy:
+def effective(sock: Tunable) -> SocketPolicy:
     """What the kernel has for this socket, whoever set it; an option that it does not know reads as off.
 
     Raises:
@@ -141,12 +163,17 @@ def _closed(problem: OSError) -> UsageError:
     return UsageError(f"The socket cannot be tuned ({problem.strerror}): tune it before it is closed.")
 
 
-def _tcp_socket(sock: OptionSocket | Transport) -> OptionSocket:
+def _tcp_socket(sock: Any) -> OptionSocket:
     """The socket itself, once it is known to speak TCP."""
+    # A StreamWriter has both, and so it is asked first.
+    if not hasattr(sock, "get_extra_info"):
+        sock = getattr(sock, "sock", getattr(sock, "transport", sock))
     if hasattr(sock, "get_extra_info"):
         sock = sock.get_extra_info("socket")
         if sock is None:
             raise UsageError("This transport has no socket (any more): tune it while it is connected.")
+    if not all(hasattr(sock, name) for name in ("family", "type", "proto", "getsockopt", "setsockopt")):
+        raise UsageError(f"There is nothing to tune in {sock!r}: give a TCP socket, or what has one.")
     found = cast("OptionSocket", sock)
     if found.family not in (socket.AF_INET, socket.AF_INET6):
         name = getattr(found.family, "name", found.family)

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import math
 import select
 import socket
 import time
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from errno import EAGAIN, EBADF
 from os import strerror
 from typing import TypeVar
+
+from holdfast.hold.asked import moment
 
 _T = TypeVar("_T")
 
@@ -85,8 +86,7 @@ def _twin(sock: socket.socket) -> Iterator[socket.socket]:
 def _move(
     attempt: Callable[[], _T], sock: socket.socket, events: int, deadline: float | None, wake_fd: int | None
 ) -> _T | int:
-    if deadline is not None and math.isnan(deadline):
-        raise ValueError("the deadline is not a number")
+    moment(deadline)  # refused even if nothing is waited for, as the compiled calls do
     limit: Limit | None = None
     while True:
         try:
@@ -107,8 +107,8 @@ class Limit:
         timeout = sock.gettimeout() if deadline is None else None
         self._may_wait = timeout != 0.0
         if deadline is None:
-            deadline = math.inf if timeout is None else time.monotonic() + timeout
-        self._deadline_s = deadline
+            deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline_s = moment(deadline)
         self._polled = False  # poll has called the socket ready, and the caller comes again
 
     def wait(self, events: int, wake_fd: int | None) -> int:

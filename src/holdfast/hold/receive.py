@@ -10,13 +10,16 @@ from typing import NoReturn
 
 from holdfast.errors import DeadlineExceeded
 from holdfast.hold import calls
-from holdfast.hold.asked import asked_deadline, asked_size
+from holdfast.hold.asked import asked_deadline, asked_size, moment
 from holdfast.hold.calls import Readable, Writable
 from holdfast.hold.front import front
 from holdfast.hold.loss import lost
-from holdfast.hold.tls import TlsCalls
+from holdfast.hold.tls import TlsVisits
 
-_TLS = TlsCalls()
+_TLS = TlsVisits()
+
+PIECE_BYTES = 1 << 20
+"""How much of a send goes to the kernel before the clock is looked at again."""
 
 
 def _ended(sock: socket.socket, error: OSError | None, sent_bytes: int = 0) -> NoReturn:
@@ -48,6 +51,7 @@ def recv(sock: socket.socket, n: int, *, deadline: float | None = None) -> bytes
         BlockingIOError: nothing is there, the socket is non-blocking and no deadline was given.
         ConnectionLost: the kernel ended the connection. Data that came before a RST is returned first.
         Truncated: a TLS stream ended without the peer's close_notify.
+        TlsError: what came is no TLS.
         UsageError: ``n`` is negative, or the deadline not a number.
         OSError: the call itself was wrong (EBADF for a socket that another thread closed, noticed within
             half a second).
@@ -90,26 +94,32 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
 
     Success means that the kernel took it, not that the peer has it.
 
+    The clock is looked at after each MiB, so a deadline in the past still sends that much if it goes without
+    waiting. Over TLS the next send must go on where one that ended early stopped: a part of a record may be
+    on its way, so other bytes are refused with UsageError.
+
     Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later
     (BlockingIOError calls it ``characters_written``).
     """
     asked_deadline(deadline)
     if deadline is None and (timeout := sock.gettimeout()):
         deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
-    sent = 0
+    limit, sent = moment(deadline), 0
     # Released on return: a caller may resize its bytearray even while it handles the error.
     with memoryview(data) as whole, whole.cast("B") as view:
         while sent < len(view):
-            with view[sent:] as rest:
-                sent += _send_some(sock, rest, deadline, sent)
+            with view[sent : sent + PIECE_BYTES] as piece:
+                sent += _send_some(sock, piece, deadline, sent)
+            if sent < len(view) and time.monotonic() >= limit:
+                _ended(sock, None, sent)
 
 
-def _send_some(sock: socket.socket, rest: memoryview, deadline: float | None, sent: int) -> int:
+def _send_some(sock: socket.socket, piece: memoryview, deadline: float | None, sent: int) -> int:
     try:
         if isinstance(sock, SSLSocket):
-            count = _TLS.send_from(sock, rest, deadline, None)
+            count = _TLS.send_from(sock, piece, deadline, None)
         else:
-            count = calls.send_from(sock, rest, deadline, None)
+            count = calls.send_from(sock, piece, deadline, None)
     except BlockingIOError as error:
         error.characters_written = sent
         raise

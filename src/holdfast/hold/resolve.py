@@ -47,7 +47,7 @@ class Resolver:
         if known is not None:
             return known
         try:
-            return self._start(host, port).result(timeout_s)
+            return self._start(host, port).result(min(timeout_s, threading.TIMEOUT_MAX))
         except TimeoutError:
             raise _too_late(timeout_s) from None
 
@@ -57,7 +57,7 @@ class Resolver:
         if known is not None:
             return known
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(min(timeout_s, threading.TIMEOUT_MAX)):
                 return await asyncio.wrap_future(self._start(host, port))
         except TimeoutError:
             raise _too_late(timeout_s) from None

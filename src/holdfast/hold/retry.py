@@ -7,6 +7,7 @@ import asyncio
 import functools
 import inspect
 import logging
+import math
 import random
 import threading
 import time
@@ -17,6 +18,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from holdfast.errors import GaveUp, HoldfastError, ReplayRefused, UsageError
+from holdfast.hold.asked import moment
+from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.outcome import BadAnswer, failure_of
 from holdfast.policy import Failure, Ledger, Retry, RetryBudget, RetryPolicy, StopReason
 
@@ -40,7 +43,8 @@ class Budget:
     def __init__(self, rule: RetryBudget | None = None) -> None:
         self._rule = rule or RetryBudget()
         self._ledger = Ledger()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        mended_in_child(self, Budget._become_the_childs)
 
     def request(self, now_s: float) -> None:
         """Count a first attempt, which earns its share of a retry."""
@@ -53,6 +57,9 @@ class Budget:
             ledger = self._rule.retry(self._ledger, now_s)
             self._ledger = ledger or self._ledger
             return ledger is not None
+
+    def _become_the_childs(self) -> None:
+        self._lock = freed(self._lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Retrying:
         policy: how often, on what, with which waits and until when.
         idempotent: doing it twice is as good as once. Otherwise it is only repeated if nothing of it can
             have reached the peer; see :attr:`Attempt.handed_over`.
-        deadline: on ``clock``; replaces the policy's ``deadline_s``.
+        deadline: on ``clock``; replaces the policy's ``deadline_s``. Infinity: none.
         budget: shared by all calls to one destination. None: one of its own for this object, whose floor
             lets a lone request make all retries of its policy.
         on_retry: called before each wait, in the thread or task that will wait.
@@ -117,6 +124,12 @@ class Retrying:
     chance: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
+        if not isinstance(self.policy, RetryPolicy):
+            raise UsageError(
+                f"The policy is {self.policy!r}: give a RetryPolicy. As a decorator, write @retry() with "
+                "its parentheses."
+            )
+        moment(self.deadline)
         if self.budget is None:
             rule = self.policy.budget
             alone = replace(rule, min_retries=max(rule.min_retries, self.policy.retries))
@@ -229,7 +242,7 @@ class Attempt:
 
     async def __aenter__(self) -> Self:
         left_s = max(0.0, self.deadline - self._course.terms.clock())
-        self._timer = asyncio.timeout(left_s)
+        self._timer = asyncio.timeout(left_s if left_s < math.inf else None)
         await self._timer.__aenter__()
         return self.__enter__()
 
@@ -348,7 +361,8 @@ class _Course:
         )
         if not isinstance(decision, Retry):
             return decision.reason
-        asked_s = terms.wait_asked_s(subject) or 0.0 if terms.wait_asked_s else 0.0
+        # max() also turns nan into 0.
+        asked_s = max(0.0, terms.wait_asked_s(subject) or 0.0) if terms.wait_asked_s else 0.0
         if asked_s > terms.longest_asked_s:
             return f"the peer asks to wait {asked_s:g} s, and at most {terms.longest_asked_s:g} s are allowed"
         delay_s = asked_s + decision.delay_s

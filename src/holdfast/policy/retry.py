@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,7 +114,7 @@ class RetryPolicy:
         retry_on: what may be retried: members of :class:`RetryOn`, or Envoy's words as they are.
         retriable_status_codes: for the word of the same name.
         per_try_timeout_s: time for one attempt; None: whatever is left.
-        deadline_s: time for everything, waits and retries included.
+        deadline_s: time for everything, waits and retries included; infinity: without limit.
         backoff: how long to wait between attempts; the default is Envoy's, 25 ms that doubles to 250 ms.
         budget: the share of requests to one destination that may be retries.
 
@@ -136,11 +137,12 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         whole("retries", self.retries, 0, 1000, "attempts after the first")
-        real("deadline_s", self.deadline_s, 0.001)
+        if self.deadline_s != math.inf:
+            real("deadline_s", self.deadline_s, 0.001)
         if self.per_try_timeout_s is not None:
             real("per_try_timeout_s", self.per_try_timeout_s, 0.001)
         object.__setattr__(self, "retry_on", _words(self.retry_on))
-        object.__setattr__(self, "retriable_status_codes", frozenset(self.retriable_status_codes))
+        object.__setattr__(self, "retriable_status_codes", _codes(self.retriable_status_codes))
         for code in self.retriable_status_codes:
             whole("retriable_status_codes", code, 100, 599, "HTTP status codes")
         if self.retriable_status_codes and RetryOn.RETRIABLE_STATUS_CODES not in self.retry_on:
@@ -198,8 +200,19 @@ class RetryPolicy:
 
 
 def _words(given: Iterable[str]) -> frozenset[RetryOn]:
+    if isinstance(given, str):  # its letters would be taken for words
+        raise UsageError(f"retry_on is the text {given!r}: give a set of words, such as {{{given!r}}}.")
     try:
         return frozenset(RetryOn(word) for word in given)
-    except ValueError as problem:
+    except (TypeError, ValueError) as problem:
         known = ", ".join(RetryOn)
         raise UsageError(f"retry_on: {problem}; the words are {known}.") from problem
+
+
+def _codes(given: Iterable[int]) -> frozenset[int]:
+    try:
+        return frozenset(given)
+    except TypeError as problem:
+        raise UsageError(
+            f"retriable_status_codes is {given!r}: give a set of codes, such as {{503}}."
+        ) from problem

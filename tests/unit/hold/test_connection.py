@@ -3,18 +3,31 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import os
+import pickle
 import signal
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from conformance.drivers import reset, tcp_pair
 
-from holdfast.errors import Cancelled, ConnectionLost, ConnectionReset, DeadlineExceeded, UsageError
+import holdfast.hold.portable
+from holdfast.errors import (
+    Cancelled,
+    ConnectionLost,
+    ConnectionReset,
+    DeadlineExceeded,
+    Truncated,
+    UsageError,
+)
 from holdfast.hold.connection import Connection
 
 
@@ -196,3 +209,122 @@ def test_a_handler_that_closes_what_it_interrupts(pair: Pair) -> None:
             near.recv(9, deadline=soon())
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_connection_that_is_dropped_gives_its_descriptors_back() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        near, far = socket.socketpair()
+        Connection(near)
+        near.close()
+        far.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_buffer_can_be_resized_after_an_error(pair: Pair, portable: bool) -> None:
+    """Its traceback is still there, and must not hold a view."""
+    near, _ = pair
+    if portable:
+        near._calls = holdfast.hold.portable
+    data, room = bytearray(32 << 20), bytearray(9)
+    try:
+        near.sendall(data, deadline=soon(0.05))
+    except DeadlineExceeded as error:
+        del data[: error.sent_bytes]
+        assert 0 < len(data) < 32 << 20
+    try:
+        near.recv_into(room, deadline=soon(-1))
+    except DeadlineExceeded:
+        room.extend(b"more")
+    assert len(room) == 13
+
+
+class Endless:
+    """Calls that always find something, and always have room."""
+
+    def receive_into(self, sock: socket.socket, buffer: memoryview, *_: object) -> int:
+        return min(len(buffer), 1000)
+
+    def send_from(self, sock: socket.socket, buffer: memoryview, *_: object) -> int:
+        return min(len(buffer), 1000)
+
+
+def test_a_deadline_ends_a_stream_of_data_that_never_pauses(pair: Pair) -> None:
+    near, _ = pair
+    near._calls = Endless()  # type: ignore[assignment]
+    began_s = time.monotonic()
+    with pytest.raises(DeadlineExceeded) as caught:
+        near.recv_until(b"no such thing", 1 << 40, deadline=soon(0.05))
+    assert len(caught.value.partial) > 1000
+    with pytest.raises(DeadlineExceeded) as caught:
+        near.sendall(bytes(1 << 30), deadline=soon(0.05))
+    assert 1000 < caught.value.sent_bytes < 1 << 30
+    assert time.monotonic() - began_s < 2
+
+
+def test_a_deadline_in_the_past_takes_a_frame_that_is_there_in_pieces() -> None:
+    """More than one read brings."""
+    near, far = socket.socketpair()
+    with far, Connection(near) as held:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        far.settimeout(5)
+        far.sendall(bytes(100_000))
+        assert len(held.recv_exactly(100_000, deadline=soon(-1))) == 100_000
+
+
+def test_what_came_is_copied_only_if_somebody_looks(pair: Pair) -> None:
+    near, far = pair
+    far.sendall(b"part")
+    time.sleep(0.02)
+    for look in (lambda error: error.partial, lambda error: pickle.loads(pickle.dumps(error)).partial):
+        with pytest.raises(DeadlineExceeded) as caught:
+            near.recv_exactly(9, deadline=soon(-1))
+        assert callable(vars(caught.value)["_partial"])
+        assert look(caught.value) == b"part"
+    near.close()
+    with pytest.raises(UsageError):
+        near.recv(1)
+    assert caught.value.partial == b"part"
+
+
+def test_the_first_error_keeps_nothing_of_its_caller(pair: Pair) -> None:
+    near, far = pair
+
+    class Big:
+        pass
+
+    def use() -> weakref.ref[Big]:
+        big = Big()
+        with suppress(ConnectionReset):
+            near.recv(1)
+        return weakref.ref(big)
+
+    reset(far)
+    left = use()
+    gc.collect()
+    assert isinstance(near.error, ConnectionReset) and left() is None
+
+
+def test_a_long_delimiter_makes_no_long_sentence(pair: Pair) -> None:
+    near, far = pair
+    far.close()
+    with pytest.raises(Truncated) as caught:
+        near.recv_until(b"x" * 1_000_000, 1 << 30)
+    assert str(caught.value).endswith("... of 1000000 bytes.") and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("call", ["recv", "recv_exactly"])
+def test_a_deadline_that_is_no_number_is_refused(pair: Pair, call: str) -> None:
+    near, _ = pair
+    with pytest.raises(UsageError, match="the deadline is nan"):
+        getattr(near, call)(1, deadline=math.nan)
+    with pytest.raises(UsageError, match="the deadline is nan"):
+        near.sendall(b"x", deadline=math.nan)
+
+
+def test_a_negative_size_is_refused_by_every_call(pair: Pair) -> None:
+    near, _ = pair
+    for call in (near.recv, near.recv_exactly, near.peek):
+        with pytest.raises(UsageError):
+            call(-1)

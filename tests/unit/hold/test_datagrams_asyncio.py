@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import math
+import os
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
@@ -168,3 +171,47 @@ def test_a_closed_socket_is_an_error_and_no_wait(run: Run) -> None:
         two.receiver.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             run(DatagramReader(two.receiver).recv_batch())
+
+
+def test_a_socket_that_is_closed_during_the_wait_ends_it(run: Run) -> None:
+    async def receive(two: Ends) -> None:
+        task = asyncio.ensure_future(DatagramReader(two.receiver).recv_batch())
+        await asyncio.sleep(0.02)
+        two.receiver.close()
+        await asyncio.wait([task], timeout=5)
+        assert task.done()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await task
+
+    with ends() as two:
+        run(receive(two))
+
+
+def test_the_reader_of_a_socket_that_got_the_same_number_is_left_alone() -> None:
+    async def receive(two: Ends) -> int:
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        near, far = socket.socketpair()
+        task = asyncio.ensure_future(DatagramReader(two.receiver).recv_batch())
+        await asyncio.sleep(0.02)
+        fd = two.receiver.fileno()
+        loop.remove_reader(fd)  # as a loop does that is told of the close
+        two.receiver.close()
+        os.dup2(near.fileno(), fd)
+        loop.add_reader(fd, came.set)
+        with near, far:
+            await asyncio.wait([task], timeout=5)
+            far.send(b"x")
+            await asyncio.wait_for(came.wait(), 5)
+            loop.remove_reader(fd)
+        os.close(fd)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await task
+        return came.is_set()
+
+    with ends() as two:
+        assert asyncio.run(receive(two))
+
+
+def test_a_deadline_that_is_no_number_is_refused(run: Run) -> None:
+    with ends() as two, pytest.raises(UsageError, match="the deadline is nan"):
+        run(DatagramReader(two.receiver).recv_batch(deadline=math.nan))

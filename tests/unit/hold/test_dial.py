@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -398,3 +399,38 @@ def test_a_time_for_each_round_is_kept(dial: Dial, peers: Peers) -> None:
         dial(peers.silent(), policy=policy, time=FakeTime())
     assert [facts(loss)[0] for loss in error().losses] == [ConnectionTimedOut] * 2
     assert error().why == "all retries that the policy allows were made"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        None, "db.test", (), ("db.test",), ("db.test", "80"), ("db.test", True), ("db.test", 0), (None, 80),
+        (b"127.0.0.1", 80), ("", 80), ("a\0b", 80), ("a" * 300, 80), ("a" * 10_000, 80), ("a..b", 80),
+    ],
+    ids=lambda address: repr(address)[:20],
+)  # fmt: skip
+def test_an_address_that_cannot_be_is_refused_before_anybody_is_asked(address: Any) -> None:
+    resolver = Names([])
+    with pytest.raises(UsageError) as caught:
+        connect(address, resolver=resolver)
+    assert resolver.asked == [] and len(str(caught.value)) < 300
+
+
+def test_a_deadline_that_never_comes_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        to = server.getsockname()
+        connect(to, deadline=math.inf).close()
+        asyncio.run(connect_async(to, deadline=math.inf)).close()
+        found = Resolver(lambda *_, **options: looked_up(to, options))
+        connect(("db.test", to[1]), deadline=math.inf, resolver=found).close()
+
+
+def looked_up(to: tuple[str, int], options: dict[str, Any]) -> list[Any]:
+    if options.get("flags"):
+        raise socket.gaierror(socket.EAI_NONAME, "a name")
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", to)]
+
+
+def test_a_deadline_that_is_no_number_is_refused() -> None:
+    with pytest.raises(UsageError, match="the deadline is nan"):
+        connect(NAME, deadline=math.nan, resolver=Names([]))

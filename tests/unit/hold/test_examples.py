@@ -16,7 +16,7 @@ import pytest
 import holdfast
 from holdfast import Connection, ConnectionReset, Explanation, HoldfastError, Stream
 from holdfast.errors import Loss
-from holdfast.hold import stream
+from holdfast.hold import datagrams, stream
 from holdfast.hold.log import BURST, LOGGER, PER_SECOND, log_loss
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,8 +24,28 @@ HOLD = ROOT / "docs/reference/hold"
 PAGES = [
     *(
         HOLD / f"{page}.md"
-        for page in ("recv", "recv_into", "sendall", "connection", "stream", "session", "errors", "flags")
+        for page in (
+            "recv",
+            "recv_into",
+            "sendall",
+            "connection",
+            "stream",
+            "session",
+            "errors",
+            "flags",
+            "tuning",
+            "apply",
+            "effective",
+            "fast_open",
+            "connect_async",
+            "wrap",
+            "serve",
+            "recv_batch",
+            "send_batch",
+            "enable_gro",
+        )
     ),
+    ROOT / "docs/howto/choose-keepalive.md",
     ROOT / "docs/howto/connection-reset-in-python.md",
     ROOT / "docs/explanation/recv-and-resets.md",
     ROOT / "README.md",
@@ -108,9 +128,22 @@ def test_the_signature_of_each_method_is_on_the_page(kind: type) -> None:
     assert [printed(call) for call in calls if f"{printed(call)}`" not in page] == []
 
 
-@pytest.mark.parametrize("call", [holdfast.wrap, stream.serve])
-def test_the_makers_of_a_stream_are_on_its_page(call: Callable[..., Any]) -> None:
-    assert f"`await {printed(call)}`" in text(HOLD / "stream.md")
+@pytest.mark.parametrize("name", ["wrap", "serve"])
+def test_the_signatures_of_the_makers_of_a_stream_are_on_their_pages(name: str) -> None:
+    assert f"`await holdfast.{printed(getattr(stream, name))}`" in text(HOLD / f"{name}.md")
+
+
+@pytest.mark.parametrize("name", ["recv_batch", "send_batch", "enable_gro"])
+def test_the_signatures_of_the_calls_for_datagrams_are_on_their_pages(name: str) -> None:
+    call = f"`holdfast.hold.datagrams.{printed(getattr(datagrams, name))}`"
+    assert call in text(HOLD / f"{name}.md")
+
+
+@pytest.mark.parametrize("name", [*holdfast.__all__, *datagrams.__all__])
+def test_every_public_function_has_a_page_of_its_own(name: str) -> None:
+    call = getattr(holdfast, name, None) or getattr(datagrams, name)
+    if inspect.isroutine(getattr(call, "__wrapped__", call)):
+        assert text(HOLD / f"{name}.md").lower().startswith(f"# {name}\n")
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)

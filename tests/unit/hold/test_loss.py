@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import pickle
 import threading
+import time
+from typing import Any
 
 import pytest
 from conformance.drivers import reset, tcp_pair
 
 from holdfast.causes import Basis, Direction, Ending, Severity
-from holdfast.errors import ConnectionLost, ConnectionReset, GaveUp, Loss, ReplayRefused
+from holdfast.errors import ConnectionLost, ConnectionReset, GaveUp, Loss, ReplayRefused, SessionLost
 from holdfast.events import Endpoint, Reset
 from holdfast.hold import log
+from holdfast.hold.cause_source import MOST_LOOKUPS, asker
 from holdfast.hold.connection import Connection
 from holdfast.hold.log import RateLimit
+from holdfast.hold.loss import lost
 
 
 def lose(causes: object = None) -> ConnectionReset:
@@ -90,6 +95,65 @@ def test_a_watch_that_is_slow_is_not_waited_for() -> None:
     error = lose(Source(SEEN, go_on))
     assert error.explain(0.01).cause == "unrecognised_sender"
     go_on.set()
+
+
+def explaining() -> int:
+    return sum(thread.name == "holdfast-explain" for thread in threading.enumerate())
+
+
+def test_a_silent_watch_costs_one_thread_for_each_error_and_few_in_all() -> None:
+    go_on = threading.Event()
+    source = Source(SEEN, go_on)
+    error = lose(source)
+    assert {error.explain(0).cause for _ in range(50)} == {"unrecognised_sender"}
+    assert (explaining(), len(source.asked)) == (1, 1)
+    asks = [asker(source, None, None, None) for _ in range(3 * MOST_LOOKUPS)]
+    assert {ask(0) for ask in asks if ask is not None} == {None}
+    assert explaining() == MOST_LOOKUPS
+    go_on.set()
+    assert error.explain(5).cause == "linger_zero"
+    limit = time.monotonic() + 5
+    while explaining() and time.monotonic() < limit:
+        time.sleep(0.001)
+    assert error.again().explain(5).cause == "linger_zero"  # what was answered is not asked again
+    assert explaining() == 0
+
+
+def test_a_watch_that_knew_nothing_is_asked_again() -> None:
+    source = Source(None)
+    error = lose(source)
+    for _ in range(2):
+        error.explain(5)
+    assert len(source.asked) == 2
+
+
+@pytest.mark.parametrize("junk", ["junk", object(), 5])
+def test_an_answer_that_is_no_record_is_no_answer(junk: Any) -> None:
+    assert lose(Source(junk)).explain(5).cause == "unrecognised_sender"
+
+
+@pytest.mark.parametrize("timeout_s", [math.inf, math.nan, -1.0])
+def test_any_time_limit_of_an_explanation_is_taken(timeout_s: float) -> None:
+    assert lose(Source(None)).explain(timeout_s).cause == "unrecognised_sender"
+
+
+def test_a_socket_that_was_closed_meanwhile_hides_no_loss() -> None:
+    """Another thread may close it between the error and the look at its figures."""
+    near, far = tcp_pair()
+    near.close()
+    far.close()
+    found = lost(near, ConnectionResetError(errno.ECONNRESET, "reset"))
+    assert found is not None and (found.cause, found.unsent_bytes) == ("unrecognised_sender", None)
+
+
+def test_the_loss_of_a_session_is_told_again_with_what_was_confirmed() -> None:
+    error = SessionLost(Loss(errno.ECONNRESET, "unrecognised_sender"), confirmed_bytes=9, sent_bytes=4)
+    again = error.again(3)
+    assert (type(again), again.confirmed_bytes, again.sent_bytes, again.loss) == (
+        SessionLost, 9, 3, error.loss,
+    )  # fmt: skip
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.confirmed_bytes, copy.sent_bytes) == (9, 4)
 
 
 def test_a_loss_is_logged_once_with_its_facts(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,14 +10,19 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from holdfast.errors import KernelUnavailable, UsageError
+from holdfast.hold.connection import Connection
 from holdfast.hold.options import TCP_FASTOPEN_CONNECT, apply, effective
+from holdfast.hold.stream import wrap
 from holdfast.policy import PROFILES, KeepAlive, Profile, SocketPolicy
 
 EVERYTHING = SocketPolicy(KeepAlive(7, 3, 2), 12_345, 65_537, True, True)
+EVERYTHING_LATE = replace(EVERYTHING, fastopen_connect=False)  # all that a connected socket takes
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
@@ -194,3 +199,32 @@ def test_what_is_refused_is_told_with_option_value_and_reason(
 def test_an_option_that_the_kernel_does_not_know_reads_as_off() -> None:
     assert effective(Refusing(25, errno.ENOPROTOOPT)) == SocketPolicy()
     apply(SocketPolicy(), Refusing(25, errno.ENOPROTOOPT))
+
+
+def test_a_profile_stands_for_its_policy(sock: socket.socket) -> None:
+    apply(PROFILES["lan"], sock)
+    assert effective(sock) == PROFILES["lan"].policy
+
+
+def test_a_connection_and_a_stream_are_tuned_like_their_socket() -> None:
+    near, far = connected()
+    with far, Connection(near) as held:
+        apply(EVERYTHING_LATE, held)
+        assert effective(held) == effective(near) == EVERYTHING_LATE
+
+    async def tune() -> SocketPolicy:
+        near, far = connected()
+        with far:
+            async with await wrap(near) as stream:
+                apply(EVERYTHING_LATE, stream)
+                return effective(stream)
+
+    assert asyncio.run(tune()) == EVERYTHING_LATE
+
+
+@pytest.mark.parametrize("nothing", [None, "cloud", 5, object()])
+def test_what_is_no_socket_or_no_policy_is_refused_in_a_sentence(nothing: Any, sock: socket.socket) -> None:
+    with pytest.raises(UsageError, match="give a TCP socket"):
+        apply(EVERYTHING, nothing)
+    with pytest.raises(UsageError, match="give a SocketPolicy"):
+        apply(nothing, sock)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -628,3 +629,39 @@ def test_retries_are_logged_for_who_wants_to_know(caplog: pytest.LogCaptureFixtu
     message = "attempt 1 failed (503), the next in 0.500 s: The peer answered with status 503."
     assert record.getMessage() == message
     assert (vars(record)["holdfast_attempt"], vars(record)["holdfast_delay_s"]) == (1, 0.5)
+
+
+def test_a_decorator_without_parentheses_is_refused_where_it_stands() -> None:
+    with pytest.raises(UsageError, match="@retry"):
+
+        @retry  # type: ignore[arg-type]
+        def fetch() -> None: ...
+
+
+@pytest.mark.parametrize("asked_s", [-100.0, math.nan])
+def test_a_wait_that_makes_no_sense_is_not_waited_for(call: Call, asked_s: float) -> None:
+    time = FakeTime()
+    assert call(terms(time, wait_asked_s=lambda _: asked_s), Peer(reset(), "here")) == "here"
+    assert time.slept_s == [0.5]
+
+
+def test_without_a_limit_there_is_none(call: Call) -> None:
+    time = FakeTime()
+    assert call(terms(time, deadline=math.inf), Peer(reset(), "here")) == "here"
+    forever = RetryPolicy(backoff=BACKOFF, deadline_s=math.inf)
+    assert call(terms(time, forever), Peer(reset(), "here")) == "here"
+
+
+def test_a_coroutine_without_a_limit_is_awaited() -> None:
+    async def attempt_forever() -> float:
+        async for attempt in terms(deadline=math.inf):
+            async with attempt:
+                return attempt.deadline
+        raise AssertionError
+
+    assert asyncio.run(attempt_forever()) == math.inf
+
+
+def test_a_deadline_that_is_no_number_is_refused() -> None:
+    with pytest.raises(UsageError, match="the deadline is nan"):
+        terms(deadline=math.nan)

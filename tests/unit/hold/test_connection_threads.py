@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One error for every thread, whoever met it; one call at a time, whoever interrupts it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from conformance.drivers import reset, tcp_pair
+
+from holdfast.errors import ConnectionReset, UsageError
+from holdfast.hold import calls
+from holdfast.hold.connection import Connection
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Connection, socket.socket]]:
+    near, far = tcp_pair()
+    held = Connection(near)
+    yield held, far
+    held.close()
+    far.close()
+
+
+Pair = tuple[Connection, socket.socket]
+
+
+def soon(seconds: float = 10) -> float:
+    return time.monotonic() + seconds
+
+
+class Slow:
+    """The calls, one of which hesitates with an error that it has met until the other direction has asked."""
+
+    def __init__(self, name: str) -> None:
+        self.met = threading.Event()
+        self._name = name
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        call: Callable[..., object] = getattr(calls, name)
+        if name != self._name:
+            return call
+
+        def hesitating(*args: object) -> object:
+            try:
+                return call(*args)
+            except OSError:
+                self.met.set()
+                time.sleep(0.05)
+                raise
+
+        return hesitating
+
+
+def raised_by(call: Callable[[], object], into: list[BaseException]) -> threading.Thread:
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 (handed to the test)
+            into.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("first", ["send_from", "receive_into"])
+def test_a_reset_that_the_other_direction_consumed_is_told_alike(pair: Pair, first: str) -> None:
+    """The second to ask sees an end of stream, or a broken pipe: Linux has told the reset already."""
+    near, far = pair
+    slow = Slow(first)
+    near._calls = slow  # type: ignore[assignment]
+    send, receive = lambda: near.sendall(bytes(64 << 20)), lambda: near.recv_exactly(9)
+    raised: list[BaseException] = []
+    thread = raised_by(send if first == "send_from" else receive, raised)
+    time.sleep(0.05)
+    reset(far)
+    assert slow.met.wait(10)
+    with pytest.raises(ConnectionReset) as caught:
+        (receive if first == "send_from" else send)()
+    thread.join(10)
+    assert isinstance(raised[0], ConnectionReset) and near.error is not None
+    assert raised[0].loss is caught.value.loss
+    assert getattr(near.error, "loss", None) is caught.value.loss
+
+
+def test_a_reset_that_somebody_else_consumed_is_no_end_of_stream(pair: Pair) -> None:
+    near, far = pair
+    reset(far)
+    time.sleep(0.02)
+    near.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    with pytest.raises(ConnectionReset):
+        near.recv(1)
+
+
+def test_an_end_of_stream_before_a_reset_is_an_end_of_stream(pair: Pair) -> None:
+    near, far = pair
+    far.close()
+    near.sendall(b"answered by a reset")
+    time.sleep(0.02)
+    assert near.recv(1) == b""
+
+
+def test_the_end_of_a_stream_whose_other_direction_ended_before_it_was_wrapped() -> None:
+    near, far = tcp_pair()
+    near.shutdown(socket.SHUT_WR)
+    with Connection(near) as held:
+        assert far.recv(1) == b""
+        far.close()
+        assert held.recv(1, deadline=soon()) == b""
+
+
+@contextmanager
+def alarm(handler: Callable[[], object]) -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, lambda *_: handler() and None)
+    signal.setitimer(signal.ITIMER_REAL, 0.03)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("call", ["recv", "recv_exactly", "peek"])
+def test_a_handler_cannot_receive_in_the_middle_of_a_receive(pair: Pair, call: str) -> None:
+    near, far = pair
+    refused: list[UsageError] = []
+
+    def handler() -> None:
+        far.sendall(b"ABCD")
+        with pytest.raises(UsageError, match="signal") as caught:
+            getattr(near, call)(2)
+        refused.append(caught.value)
+        far.sendall(b"efgh\n")
+
+    with alarm(handler):
+        assert near.recv_until(b"\n", 99, deadline=soon()) == b"ABCDefgh\n"
+    assert len(refused) == 1
+
+
+def test_a_handler_may_send_in_the_middle_of_a_receive(pair: Pair) -> None:
+    near, far = pair
+    with alarm(lambda: (near.sendall(b"still here"), far.sendall(b"x"))):
+        assert near.recv(1, deadline=soon()) == b"x"
+    assert far.recv(99) == b"still here"
