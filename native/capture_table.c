@@ -520,6 +520,13 @@ static uint8_t how_over(const struct flow *flow)
 	return flow->waiting == WAITING_CLOSED ? ENDED_CLOSED : ENDED_IDLE;
 }
 
+/* Send for all of a flow, which is about to begin or to end. */
+static void fetch_whole(const struct flow *flow)
+{
+	for (size_t at = 0; at < sizeof(*flow); at += 64)
+		__builtin_prefetch((const char *)flow + at, 1);
+}
+
 /* Give those whose time is up, oldest first. */
 void table_expire(struct capture *capture, int64_t now_ns)
 {
@@ -542,6 +549,8 @@ void table_expire(struct capture *capture, int64_t now_ns)
 				due_ns = mine_ns < due_ns ? mine_ns : due_ns;
 				break;
 			}
+			if (flow->next != NO_FLOW)
+				fetch_whole(flow_at(it, flow->next));
 			end_flow(capture, flow, how_over(flow));
 		}
 	}
@@ -579,24 +588,37 @@ static void take(struct capture *capture, const struct segment *seg)
 		flow_count(capture, flow, seg);
 }
 
-/* The flow that is most likely meant, to fetch its memory; NULL if its slot was taken by another. */
+/* The flow that is most likely meant, to fetch its memory; NULL if there is none. */
 static struct flow *likely(const struct table *it, uint32_t hash)
 {
-	uint64_t slot = it->slots[hash & it->mask];
-
-	return slot >> 32 == hash && slot ? flow_at(it, (uint32_t)slot - 1) :
-					    NULL;
+	for (uint32_t at = hash & it->mask; it->slots[at];
+	     at = (at + 1) & it->mask) {
+		if (it->slots[at] >> 32 == hash)
+			return flow_at(it, (uint32_t)it->slots[at] - 1);
+	}
+	return NULL;
 }
 
-static void fetch_flow(const struct flow *flow, uint8_t from)
+/* Send for what this segment will read and write. */
+static void fetch(const struct table *it, const struct segment *seg)
 {
-	const struct side *side = flow->side;
+	const struct flow *flow = likely(it, seg->hash);
+	const struct side *side;
 
+	if (!flow && it->free_flow != NO_FLOW)
+		fetch_whole(flow_at(it, it->free_flow));
+	if (!flow)
+		return;
+	if (seg->flags & (SYN | FIN | RST)) {
+		fetch_whole(flow);
+		return;
+	}
+	side = flow->side;
 	__builtin_prefetch(flow, 1);
 	__builtin_prefetch(flow->chunk, 1);
-	__builtin_prefetch(&side[from], 1);
-	__builtin_prefetch(&side[from].ip_bytes, 1);
-	__builtin_prefetch(&side[!from], 1);
+	__builtin_prefetch(&side[seg->from], 1);
+	__builtin_prefetch(&side[seg->from].ip_bytes, 1);
+	__builtin_prefetch(&side[!seg->from], 1);
 }
 
 /* The segment that was just written to the batch belongs to it. */
@@ -619,13 +641,8 @@ void table_turn(struct capture *capture)
 	const struct segment *ready = capture->batch[!capture->filling];
 	uint32_t count = capture->batched[!capture->filling];
 
-	for (uint32_t i = 0; i < capture->batched[capture->filling]; i++) {
-		const struct flow *flow =
-			likely(capture->table, filled[i].hash);
-
-		if (flow)
-			fetch_flow(flow, filled[i].from);
-	}
+	for (uint32_t i = 0; i < capture->batched[capture->filling]; i++)
+		fetch(capture->table, &filled[i]);
 	capture->filling = !capture->filling;
 	capture->batched[capture->filling] = 0;
 	for (uint32_t i = 0; i < count && !capture->out_of_memory; i++)
