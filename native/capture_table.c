@@ -367,12 +367,25 @@ static void insert(struct table *it, uint32_t hash, uint32_t index)
 	it->slots[at] = slot_of(hash, index);
 }
 
+/* Free slots, on huge pages as soon as they fill one. */
+static uint64_t *new_slots(size_t count)
+{
+	uint64_t *made;
+
+	if (count * sizeof(*made) < SLAB_BYTES)
+		return calloc(count, sizeof(*made));
+	made = slab(count * sizeof(*made));
+	if (made)
+		memset(made, 0, count * sizeof(*made));
+	return made;
+}
+
 static bool grow(struct table *it)
 {
 	uint64_t *old = it->slots;
 	uint32_t size = it->mask + 1;
 
-	it->slots = calloc((size_t)size * 2, sizeof(*old));
+	it->slots = new_slots((size_t)size * 2);
 	if (!it->slots) {
 		it->slots = old;
 		return false;
