@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The flow table: an index of 8-byte slots (linear probing, seeded hash) over slabs of flows, and one pool
- * of packet chunks for their rings. A batch is looked up in two passes, so that its cache misses overlap.
+ * of packet chunks for their rings. Segments queue for it, so that their cache misses overlap.
  *
  * Two lists, in the order of last activity, say whose time is up: closed flows, and those that saw only
  * SYNs. All others stay until the capture ends, or the table is full: then the longest silent of a sample
@@ -634,32 +634,43 @@ static void fetch(const struct table *it, const struct segment *seg)
 	__builtin_prefetch(&side[!seg->from], 1);
 }
 
-/* The segment that was just written to the batch belongs to it. */
+static void fetch_next(struct capture *capture)
+{
+	fetch(capture->table, &capture->queue[capture->fetched++ % QUEUE]);
+}
+
+static void take_next(struct capture *capture)
+{
+	const struct segment *seg = &capture->queue[capture->taken++ % QUEUE];
+
+	if (!capture->out_of_memory)
+		take(capture, seg);
+}
+
+/*
+ * The segment that was just written to the queue belongs to it: send for its slot of the index, for the flow
+ * of one whose slot has come, and count one whose flow has come. So some lines are on their way at any time.
+ */
 void table_add(struct capture *capture, struct segment *seg)
 {
 	struct table *it = capture->table;
 
 	seg->hash = table_hash(it, &seg->key);
 	__builtin_prefetch(&it->slots[seg->hash & it->mask]);
-	capture->batched[capture->filling]++;
+	capture->added++;
+	if (capture->added - capture->fetched > SLOT_AHEAD)
+		fetch_next(capture);
+	if (capture->added - capture->taken > FLOW_AHEAD)
+		take_next(capture);
 }
 
-/*
- * The batch is full: send for the memory of its flows, and count the one before, whose memory has come while
- * this one was filled.
- */
-void table_turn(struct capture *capture)
+/* Count all that were added. */
+void table_drain(struct capture *capture)
 {
-	const struct segment *filled = capture->batch[capture->filling];
-	const struct segment *ready = capture->batch[!capture->filling];
-	uint32_t count = capture->batched[!capture->filling];
-
-	for (uint32_t i = 0; i < capture->batched[capture->filling]; i++)
-		fetch(capture->table, &filled[i]);
-	capture->filling = !capture->filling;
-	capture->batched[capture->filling] = 0;
-	for (uint32_t i = 0; i < count && !capture->out_of_memory; i++)
-		take(capture, &ready[i]);
+	while (capture->fetched != capture->added)
+		fetch_next(capture);
+	while (capture->taken != capture->added)
+		take_next(capture);
 }
 
 /* The capture has ended: give all that is live, oldest entry first. */
