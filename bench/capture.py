@@ -16,6 +16,7 @@ from bench.numbers import ratio, rotations
 from bench.tools import HERE, say
 
 PACKETS, LIVE, SEED = 6_000_000, 20_000, 7
+MANY_LIVE = 300_000
 ROUNDS = 5
 RST_FILTER = "(tcp[tcpflags] & tcp-rst != 0) or (ip6[6] = 6 and ip6[53] & 4 != 0)"
 
@@ -102,14 +103,15 @@ class Capture:
             self._make(folder, PACKETS)
             fast = self._rounds(folder)
             slow = self._samples(folder)
-        self._show(fast, slow)
-        self._judge(verdicts, fast, slow)
+            crowded = self._crowded(folder)
+        self._show(fast, slow, crowded)
+        self._judge(verdicts, fast, slow, crowded)
 
-    def _make(self, folder: Path, packets: int) -> Path:
-        path = folder / f"{packets}.pcap"
+    def _make(self, folder: Path, packets: int, live: int = LIVE) -> Path:
+        path = folder / f"{packets}-{live}.pcap"
         if not path.exists():
             with path.open("wb") as file:
-                command = [str(folder / "capture_packets"), str(packets), str(LIVE), str(SEED)]
+                command = [str(folder / "capture_packets"), str(packets), str(live), str(SEED)]
                 subprocess.run(command, stdout=file, check=True, timeout=300)
         return path
 
@@ -146,8 +148,18 @@ class Capture:
                 costs[arm.name] = cost, arm.packets
         return costs
 
-    def _show(self, fast: dict[str, list[Cost]], slow: dict[str, tuple[Cost, int]]) -> None:
+    def _crowded(self, folder: Path) -> Cost:
+        """Ours with so many connections open at once."""
+        say(f"{MANY_LIVE:,} connections open at once")
+        self._make(folder, PACKETS).unlink()
+        cost = cost_of([sys.executable, "-c", OURS, str(self._make(folder, PACKETS, MANY_LIVE))])
+        if cost is None:
+            raise RuntimeError("Holdfast failed on many connections")
+        return cost
+
+    def _show(self, fast: dict[str, list[Cost]], slow: dict[str, tuple[Cost, int]], crowded: Cost) -> None:
         rows = [(name, PACKETS, middle(costs)) for name, costs in fast.items()]
+        rows.append((f"Holdfast, {MANY_LIVE:,} open at once", PACKETS, crowded))
         rows += [(name, packets, cost) for name, (cost, packets) in slow.items()]
         report.heading("Reading a capture")
         report.table(
@@ -171,7 +183,11 @@ class Capture:
         )
 
     def _judge(
-        self, verdicts: report.Verdicts, fast: dict[str, list[Cost]], slow: dict[str, tuple[Cost, int]]
+        self,
+        verdicts: report.Verdicts,
+        fast: dict[str, list[Cost]],
+        slow: dict[str, tuple[Cost, int]],
+        crowded: Cost,
     ) -> None:
         ours = middle(fast["Holdfast"])
         rate = PACKETS / ours.cpu_s / 1e6
@@ -193,6 +209,12 @@ class Capture:
             f"< {MEMORY_TARGET_MB} MB",
             f"{ours.memory_mb:.0f}",
             ours.memory_mb < MEMORY_TARGET_MB,
+        )
+        verdicts.add(
+            f"captures: memory, {MANY_LIVE:,} open at once",
+            f"< {MEMORY_TARGET_MB} MB",
+            f"{crowded.memory_mb:.0f}",
+            crowded.memory_mb < MEMORY_TARGET_MB,
         )
         if "tshark -q -z conv,tcp" in slow:
             cost, packets = slow["tshark -q -z conv,tcp"]

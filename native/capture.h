@@ -3,7 +3,7 @@
  * Captures to flows, in one pass and bounded memory; nothing here knows Python.
  *
  * capture_feed() takes the bytes of a file as they come, frames them into packets (capture_file.c), walks
- * their headers (capture_link.c) and gathers batches of segments, which the flow table (capture_table.c)
+ * their headers (capture_link.c) and queues the segments, which the flow table (capture_table.c)
  * finds a flow for and capture_flow.c counts into it. What is finished is written to two buffers
  * (capture_give.c): a row for each flow, and a record with its last packets for each flow with a RST.
  *
@@ -19,7 +19,10 @@
 #include "capture_facts.h"
 
 enum {
-	BATCH = 32, /* segments whose cache misses overlap */
+	/* Segments on their way: each waits for its slot, then for its flow. */
+	QUEUE = 32,
+	SLOT_AHEAD = 8,
+	FLOW_AHEAD = 16,
 	CHUNK_PACKETS = 4,
 	RING_PACKETS = 32,
 	RING_CHUNKS = RING_PACKETS / CHUNK_PACKETS,
@@ -32,6 +35,9 @@ enum {
 	MAX_WRAPS = 8,		   /* tunnels and headers around a segment */
 	MAX_PACKET_BYTES = 1 << 20 /* no link has longer packets */
 };
+
+_Static_assert(FLOW_AHEAD < QUEUE && (QUEUE & (QUEUE - 1)) == 0,
+	       "room to fill one");
 
 #define NANOSECONDS 1000000000LL
 #define LINGER_NS (10 * NANOSECONDS) /* a closed flow waits for late packets */
@@ -254,10 +260,9 @@ struct capture {
 	uint64_t record_offset;
 	int64_t time_ns;
 	uint16_t packet_origin;
-	/* segments on their way to the table */
-	struct segment batch[2][BATCH]; /* one is filled, one is counted */
-	uint32_t batched[2];
-	uint8_t filling;
+	/* segments on their way to the table, and how many came how far */
+	struct segment queue[QUEUE];
+	uint32_t added, fetched, taken;
 	struct table *table;
 	bool want_rows;
 	struct buffer rows, records;
@@ -291,7 +296,7 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 			uint64_t ring_bytes);
 void table_free(struct table *it);
 void table_add(struct capture *it, struct segment *seg);
-void table_turn(struct capture *it);
+void table_drain(struct capture *it);
 void table_expire(struct capture *it, int64_t now_ns);
 void table_finish(struct capture *it);
 struct kept_packet *table_ring_slot(struct capture *it, struct flow *flow,

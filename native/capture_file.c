@@ -442,8 +442,7 @@ void capture_end_file(struct capture *it, size_t left_bytes)
 
 void capture_flush(struct capture *it)
 {
-	table_turn(it);
-	table_turn(it);
+	table_drain(it);
 }
 
 void capture_finish(struct capture *it)

@@ -288,15 +288,13 @@ static uint8_t content_of(const uint8_t *at, uint32_t kept, uint32_t length)
 	return CONTENT_OTHER;
 }
 
-/* The next place in the batch, with what every kind of packet has. */
+/* The next place in the queue, with what every kind of packet has. */
 static struct segment *begin_segment(struct walk *w, const struct ip *ip)
 {
 	struct capture *it = w->it;
 	struct segment *seg;
 
-	if (it->batched[it->filling] == BATCH)
-		table_turn(it);
-	seg = &it->batch[it->filling][it->batched[it->filling]];
+	seg = &it->queue[it->added % QUEUE];
 	seg->time_ns = it->time_ns;
 	seg->offset = it->record_offset;
 	seg->number = it->counts.packets;
@@ -744,7 +742,7 @@ static void walk_loopback(struct walk *w)
 		w->counts->not_ip++;
 }
 
-/* Count one packet; if it is a segment, it joins the batch. */
+/* Count one packet; if it is a segment, it joins the queue. */
 void capture_walk(struct capture *it, uint32_t link, const uint8_t *data,
 		  uint32_t captured, uint32_t original)
 {

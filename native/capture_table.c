@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The flow table: an index of 8-byte slots (linear probing, seeded hash) over slabs of flows, and one pool
- * of packet chunks for their rings. A batch is looked up in two passes, so that its cache misses overlap.
+ * of packet chunks for their rings. Segments queue for it, so that their cache misses overlap.
  *
  * Two lists, in the order of last activity, say whose time is up: closed flows, and those that saw only
  * SYNs. All others stay until the capture ends, or the table is full: then the longest silent of a sample
@@ -367,12 +367,25 @@ static void insert(struct table *it, uint32_t hash, uint32_t index)
 	it->slots[at] = slot_of(hash, index);
 }
 
+/* Free slots, on huge pages as soon as they fill one. */
+static uint64_t *new_slots(size_t count)
+{
+	uint64_t *made;
+
+	if (count * sizeof(*made) < SLAB_BYTES)
+		return calloc(count, sizeof(*made));
+	made = slab(count * sizeof(*made));
+	if (made)
+		memset(made, 0, count * sizeof(*made));
+	return made;
+}
+
 static bool grow(struct table *it)
 {
 	uint64_t *old = it->slots;
 	uint32_t size = it->mask + 1;
 
-	it->slots = calloc((size_t)size * 2, sizeof(*old));
+	it->slots = new_slots((size_t)size * 2);
 	if (!it->slots) {
 		it->slots = old;
 		return false;
@@ -520,6 +533,13 @@ static uint8_t how_over(const struct flow *flow)
 	return flow->waiting == WAITING_CLOSED ? ENDED_CLOSED : ENDED_IDLE;
 }
 
+/* Send for all of a flow, which is about to begin or to end. */
+static void fetch_whole(const struct flow *flow)
+{
+	for (size_t at = 0; at < sizeof(*flow); at += 64)
+		__builtin_prefetch((const char *)flow + at, 1);
+}
+
 /* Give those whose time is up, oldest first. */
 void table_expire(struct capture *capture, int64_t now_ns)
 {
@@ -542,6 +562,8 @@ void table_expire(struct capture *capture, int64_t now_ns)
 				due_ns = mine_ns < due_ns ? mine_ns : due_ns;
 				break;
 			}
+			if (flow->next != NO_FLOW)
+				fetch_whole(flow_at(it, flow->next));
 			end_flow(capture, flow, how_over(flow));
 		}
 	}
@@ -579,57 +601,76 @@ static void take(struct capture *capture, const struct segment *seg)
 		flow_count(capture, flow, seg);
 }
 
-/* The flow that is most likely meant, to fetch its memory; NULL if its slot was taken by another. */
+/* The flow that is most likely meant, to fetch its memory; NULL if there is none. */
 static struct flow *likely(const struct table *it, uint32_t hash)
 {
-	uint64_t slot = it->slots[hash & it->mask];
-
-	return slot >> 32 == hash && slot ? flow_at(it, (uint32_t)slot - 1) :
-					    NULL;
+	for (uint32_t at = hash & it->mask; it->slots[at];
+	     at = (at + 1) & it->mask) {
+		if (it->slots[at] >> 32 == hash)
+			return flow_at(it, (uint32_t)it->slots[at] - 1);
+	}
+	return NULL;
 }
 
-static void fetch_flow(const struct flow *flow, uint8_t from)
+/* Send for what this segment will read and write. */
+static void fetch(const struct table *it, const struct segment *seg)
 {
-	const struct side *side = flow->side;
+	const struct flow *flow = likely(it, seg->hash);
+	const struct side *side;
 
+	if (!flow && it->free_flow != NO_FLOW)
+		fetch_whole(flow_at(it, it->free_flow));
+	if (!flow)
+		return;
+	if (seg->flags & (SYN | FIN | RST)) {
+		fetch_whole(flow);
+		return;
+	}
+	side = flow->side;
 	__builtin_prefetch(flow, 1);
 	__builtin_prefetch(flow->chunk, 1);
-	__builtin_prefetch(&side[from], 1);
-	__builtin_prefetch(&side[from].ip_bytes, 1);
-	__builtin_prefetch(&side[!from], 1);
+	__builtin_prefetch(&side[seg->from], 1);
+	__builtin_prefetch(&side[seg->from].ip_bytes, 1);
+	__builtin_prefetch(&side[!seg->from], 1);
 }
 
-/* The segment that was just written to the batch belongs to it. */
+static void fetch_next(struct capture *capture)
+{
+	fetch(capture->table, &capture->queue[capture->fetched++ % QUEUE]);
+}
+
+static void take_next(struct capture *capture)
+{
+	const struct segment *seg = &capture->queue[capture->taken++ % QUEUE];
+
+	if (!capture->out_of_memory)
+		take(capture, seg);
+}
+
+/*
+ * The segment that was just written to the queue belongs to it: send for its slot of the index, for the flow
+ * of one whose slot has come, and count one whose flow has come. So some lines are on their way at any time.
+ */
 void table_add(struct capture *capture, struct segment *seg)
 {
 	struct table *it = capture->table;
 
 	seg->hash = table_hash(it, &seg->key);
 	__builtin_prefetch(&it->slots[seg->hash & it->mask]);
-	capture->batched[capture->filling]++;
+	capture->added++;
+	if (capture->added - capture->fetched > SLOT_AHEAD)
+		fetch_next(capture);
+	if (capture->added - capture->taken > FLOW_AHEAD)
+		take_next(capture);
 }
 
-/*
- * The batch is full: send for the memory of its flows, and count the one before, whose memory has come while
- * this one was filled.
- */
-void table_turn(struct capture *capture)
+/* Count all that were added. */
+void table_drain(struct capture *capture)
 {
-	const struct segment *filled = capture->batch[capture->filling];
-	const struct segment *ready = capture->batch[!capture->filling];
-	uint32_t count = capture->batched[!capture->filling];
-
-	for (uint32_t i = 0; i < capture->batched[capture->filling]; i++) {
-		const struct flow *flow =
-			likely(capture->table, filled[i].hash);
-
-		if (flow)
-			fetch_flow(flow, filled[i].from);
-	}
-	capture->filling = !capture->filling;
-	capture->batched[capture->filling] = 0;
-	for (uint32_t i = 0; i < count && !capture->out_of_memory; i++)
-		take(capture, &ready[i]);
+	while (capture->fetched != capture->added)
+		fetch_next(capture);
+	while (capture->taken != capture->added)
+		take_next(capture);
 }
 
 /* The capture has ended: give all that is live, oldest entry first. */

@@ -222,6 +222,31 @@ def test_every_packet_is_counted_once_for_its_reason(parser_class: Make) -> None
     assert counts_of(parser_class, frames, link=147)["unknown_link"] == len(frames)
 
 
+def test_every_bit_of_a_fragment_offset_is_read_and_no_other(parser_class: Make) -> None:
+    def quoted(fragment: int) -> bytes:
+        about = segment(CLIENT, SERVER, SYN, fragment=fragment)[:28]
+        return make.ethernet(make.ipv4("203.0.113.9", CLIENT[0], b"\x03\x01\0\0\0\0\0\0" + about, proto=1))
+
+    def extended(offset: int) -> bytes:
+        header = b"\x06\0" + offset.to_bytes(2, "big") + b"\0" * 4
+        whole = make.tcp(CLIENT, SERVER, ACK)
+        return make.ethernet(make.ipv6("2001:db8::1", "2001:db8::2", header + whole, proto=44))
+
+    bits = [1 << bit for bit in range(16)]
+    plain = [make.ethernet(segment(CLIENT, SERVER, ACK, fragment=bit)) for bit in bits]
+    read = {
+        "IPv4": [counts_of(parser_class, [frame])["fragments"] for frame in plain],
+        "quoted": [counts_of(parser_class, [quoted(bit)])["not_tcp"] for bit in bits],
+        "IPv6": [counts_of(parser_class, [extended(bit)])["fragments"] for bit in bits],
+    }
+    # RFC 791: reserved, DF and MF above 13 bits; RFC 8200 4.5: 13 bits above two reserved ones and M.
+    assert read == {
+        "IPv4": [1] * 13 + [0] * 3,
+        "quoted": [1] * 13 + [0] * 3,
+        "IPv6": [0] * 3 + [1] * 13,
+    }
+
+
 def test_a_segment_offloaded_with_length_zero_has_the_length_of_the_wire(parser_class: Make) -> None:
     big = segment(CLIENT, SERVER, ACK, seq=101, payload=b"x" * 3000, total=0)
     (flow,) = flows_of(parser_class, [(0, big), (1, segment(SERVER, CLIENT, RST, seq=1))])
