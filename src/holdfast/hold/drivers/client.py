@@ -20,8 +20,9 @@ from holdfast.hold.heartbeat import Life
 from holdfast.hold.race import Address, Race
 from holdfast.hold.retry import Budget
 from holdfast.hold.session import core
+from holdfast.hold.session.core import Why
 from holdfast.hold.session.link import Link
-from holdfast.hold.session.states import State
+from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import Dialer, own_users
 from holdfast.hold.transports.target import Target
@@ -32,6 +33,9 @@ MEMORY = Memory()
 
 REDIAL_S, MOST_AT_ONCE = 0.5, 6
 """How long attempts have before another joins them, and how many there are at most."""
+
+LINGER_S = 1.0
+"""How long the last words of a session that the application has left are tried to be said."""
 
 _BUDGETS: dict[tuple[Target, object], Budget] = {}
 
@@ -95,18 +99,25 @@ class Keeper:
         return self.session
 
     def leave(self) -> None:
-        """The application is done with it."""
-        asyncio.get_running_loop().create_task(self._linger(), name="session leaves")
+        """The application is done with it; the last words (CLOSE, RESET) may still have to be said."""
+        if self.session.state not in (State.CLOSING, State.RESETTING):
+            self._forget()
+            return
+        lingering = asyncio.get_running_loop().create_task(self._linger(), name="session leaves")
+        lingering.add_done_callback(lambda _: self._forget())  # even if the loop ends before
 
     async def _linger(self) -> None:
-        """The last words (CLOSE, RESET) may still have to be said."""
-        one = self.session.core
-        end = time.monotonic() + 1.0
-        while not one.ended and one.state in (State.CLOSING, State.RESETTING) and time.monotonic() < end:
+        one, end = self.session.core, time.monotonic() + LINGER_S
+        while not one.ended and time.monotonic() < end:
             await asyncio.sleep(0.01)
+
+    def _forget(self) -> None:
+        """Whether the server has heard or not: its transports, and its share of the memory, are free again."""
         self._task.cancel()
         for wire in list(self._wires):
             wire.give_up()
+        self.session.core.lost(Event.EXPIRED, Why.EXPIRED)
+        self.session.changed()
 
     # ---- what happens to its transports
 

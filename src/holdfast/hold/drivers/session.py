@@ -268,7 +268,7 @@ class Session:
         """Close in time, or give up: nobody may be left to wait for ever."""
         try:
             await self.close(deadline=time.monotonic() + LEAVING_S)
-        except DeadlineExceeded:
+        except (DeadlineExceeded, asyncio.CancelledError):
             await self.abort()
             raise
 
@@ -308,8 +308,8 @@ class Session:
     def _tell(self) -> None:
         """Tell of what has changed since the last time."""
         one = self.core
-        if one.state is State.OPENING or self._told is Happened.ENDED:
-            return
+        if one.state is State.OPENING or self._told is Happened.ENDED or not one.id:
+            return  # of one that never began, whoever wanted to open it is told
         if one.ended:
             why = "" if one.state is State.CLOSED else str(one.why or sentence_of(one.code or 0))
             self._say(Happened.ENDED, why=why)
