@@ -112,7 +112,7 @@ class Keeper:
             await asyncio.sleep(0.01)
 
     def _forget(self) -> None:
-        """Whether the server has heard or not: its transports, and its share of the memory, are free again."""
+        """Whether the server has heard or not: its transports and its share of the memory are free again."""
         self._task.cancel()
         for wire in list(self._wires):
             wire.give_up()

@@ -273,6 +273,7 @@ class SessionServer:
             LOGGER.exception("the handler of session %s failed", session.id)
         finally:
             self._sessions.pop(session.core.id, None)
+            session.core.into.drop()  # nobody will read it
             if session.core.ended:
                 self.host.forget(session.core)
 

@@ -133,6 +133,11 @@ class Outgoing:
         self._sent = max(self._sent, self.cursor)
         return pieces
 
+    def drop(self) -> None:
+        """Nothing goes out any more: keep the numbers, throw away the bytes."""
+        self._chunks.clear()
+        self._tail.clear()
+
     @property
     def fin_due(self) -> bool:
         """Only the FIN is left to go out; it needs no credit."""
