@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import threading
 import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conformance.drivers import Certificate
 
 import holdfast
-from holdfast import GaveUp, Session, SessionPolicy
+from holdfast import GaveUp, Session, SessionPolicy, UsageError
+from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.session.states import State
@@ -31,6 +37,25 @@ def soon(seconds: float = 10) -> float:
 async def echo(session: Session) -> None:
     while data := await session.recv():
         await session.send(data)
+
+
+@contextmanager
+def serving(handle: Callable[[Session], Awaitable[None]]) -> Iterator[str]:
+    """A server in a loop and a thread of its own; gives its URL."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    server = holdfast.serve(handle, "tcp://127.0.0.1:0", policy=POLICY, psk=bytes(range(32)))
+    run(server.start())
+    yield server.url
+    run(server.close())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 def test_tls_that_fails_leaves_no_handshake_behind(tmp_path: Path) -> None:
@@ -93,3 +118,29 @@ def test_a_session_that_is_left_while_nobody_answers_gives_its_memory_back(patie
     memory = Memory(1 << 20)
     asyncio.run(work(memory))
     assert (memory.promised_bytes, memory.sessions) == (0, 0)
+
+
+def test_a_forked_child_says_nothing_on_its_parents_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the keys and the socket: one frame of its own would repeat a nonce and break the stream."""
+    # Asyncio's own loop would write at once; uvloop's waits for a turn that a child does not have.
+    monkeypatch.setattr("holdfast.hold.drivers.blocking._LOOP", _Loop())
+    monkeypatch.setattr("holdfast.hold.drivers.blocking.new_loop", asyncio.new_event_loop)
+    with serving(echo) as url, holdfast.connect(url, policy=POLICY, psk=bytes(range(32))) as session:
+        session.send(b"before")
+        assert session.recv_exactly(6, deadline=soon()) == b"before"
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for work in (lambda: session.send(b"child"), lambda: session.recv(1)):
+                try:
+                    work()
+                except UsageError:
+                    refused += 1
+            session.__exit__(None, None, None)
+            asyncio.run(session._session.send(b"child"))
+            os._exit(0 if refused == 2 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        session.send(b"after")
+        assert session.recv_exactly(5, deadline=soon()) == b"after"
+        assert session.counters.resumes == 0
+        session.send_eof()
