@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from conformance.drivers import Certificate
 
 import holdfast
-from holdfast import GaveUp, Session, SessionPolicy, UsageError
+from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.heartbeat import Rhythm
@@ -144,3 +145,50 @@ def test_a_forked_child_says_nothing_on_its_parents_session(monkeypatch: pytest.
         assert session.recv_exactly(5, deadline=soon()) == b"after"
         assert session.counters.resumes == 0
         session.send_eof()
+
+
+def test_a_session_expires_even_while_every_dial_hangs() -> None:
+    """As in a black hole: each attempt is joined by the next, and none of them ever ends the round."""
+    policy = replace(POLICY, keep_s=1.2)
+
+    async def work() -> float:
+        server = await holdfast.serve(echo, "tcp://127.0.0.1:0", policy=policy)
+        session = await holdfast.connect(server.url, policy=policy)
+        assert server._server is not None
+        host, port = server._server.sockets[0].getsockname()
+        server._server.close()
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await asyncio.sleep(0)  # the server's own is closed in the next turn of the loop
+            silent.bind((host, port))
+            silent.listen()  # whoever dials is answered by the kernel, and by nobody else
+            for wire in list(server._wires):
+                wire.abort()
+            begun = time.monotonic()
+            with pytest.raises(SessionLost, match="no transport"):
+                await session.recv(deadline=soon())
+            await server.close()
+            return time.monotonic() - begun
+
+    assert 1 < asyncio.run(work()) < 1.9
+
+
+def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> None:
+    async def work() -> float:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:  # noqa: SIM117
+            async with holdfast.connect(server.url, policy=POLICY) as session:
+                for wire in list(server._wires):
+                    wire.link.go_away(60)
+                    wire.flush()
+                assert session.wire is not None
+                async with asyncio.timeout(5):
+                    while session.wire.link.goaway_s is None:
+                        await asyncio.sleep(0.01)
+                session.wire.abort()
+                begun = time.monotonic()
+                await session.send(b"moved")
+                assert await session.recv_exactly(5, deadline=soon()) == b"moved"
+                await session.send_eof()
+                return time.monotonic() - begun
+
+    assert asyncio.run(work()) < 2
