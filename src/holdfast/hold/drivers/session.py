@@ -166,6 +166,9 @@ class Session:
         except (DeadlineExceeded, SessionLost) as error:
             error.partial = bytes(parts)
             raise
+        except asyncio.CancelledError:
+            self.core.into.put_back(bytes(parts))
+            raise
         return bytes(parts)
 
     async def send(self, data: bytes | bytearray | memoryview, *, deadline: float | None = None) -> None:
@@ -334,10 +337,13 @@ class Session:
             extra={"holdfast_session": self.id, "holdfast_peer": self.peer,
                    "holdfast_resumes": one.resumes},
         )  # fmt: skip
-        if self._observer is not None:
-            self._observer(
-                SessionEvent(what, self.id, self.peer, one.resumes, one.replayed_bytes, recovery_s, why)
-            )
+        if self._observer is None:
+            return
+        event = SessionEvent(what, self.id, self.peer, one.resumes, one.replayed_bytes, recovery_s, why)
+        try:
+            self._observer(event)
+        except Exception:  # noqa: BLE001 - a metric that fails ends no session
+            LOGGER.exception("the observer failed with %s", event)
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -229,6 +229,12 @@ class Incoming:
         self.held_bytes -= len(chunk)
         return chunk if isinstance(chunk, bytes) else bytes(chunk)
 
+    def put_back(self, data: bytes) -> None:
+        """What was read last was not used after all: the next read gives it again."""
+        if data:
+            self._chunks.appendleft(data)
+            self.held_bytes += len(data)
+
     def drop(self) -> int:
         """Throw away what waits; gives how much that was."""
         dropped, self.held_bytes = self.held_bytes, 0

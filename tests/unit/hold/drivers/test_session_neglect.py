@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -21,6 +22,7 @@ import holdfast
 from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
+from holdfast.hold.drivers.policy import SessionEvent
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
@@ -192,3 +194,51 @@ def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> Non
                 return time.monotonic() - begun
 
     assert asyncio.run(work()) < 2
+
+
+def test_cancelling_recv_exactly_loses_nothing() -> None:
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:  # noqa: SIM117
+            async with holdfast.connect(server.url, policy=POLICY) as session:
+                await session.send(b"begin")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await session.recv_exactly(8)
+                await session.send(b"end")
+                assert await session.recv_exactly(8, deadline=soon()) == b"beginend"
+                await session.send_eof()
+
+    asyncio.run(work())
+
+
+def test_an_observer_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: SessionEvent) -> None:
+        raise ValueError(event.what)
+
+    async def work() -> None:
+        async with holdfast.serve(  # noqa: SIM117
+            echo, "tcp://127.0.0.1:0", policy=POLICY, observer=fail
+        ) as server:
+            async with holdfast.connect(server.url, policy=POLICY, observer=fail) as session:
+                await session.send(b"still")
+                assert await session.recv_exactly(5, deadline=soon()) == b"still"
+                assert session.counters.resumes == 0
+                await session.send_eof()
+
+    asyncio.run(work())
+    assert "the observer failed" in caplog.text
+
+
+def test_tls_before_1_3_is_refused(tmp_path: Path) -> None:
+    certificate = Certificate(tmp_path)
+    certificate.server.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def work() -> None:
+        async with await asyncio.start_server(
+            lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.server
+        ) as old:
+            url = f"tls://localhost:{old.sockets[0].getsockname()[1]}"
+            await holdfast.connect(url, policy=POLICY, tls=certificate.client, deadline=soon(0.3))
+
+    with pytest.raises(GaveUp, match=r"needs TLS 1\.3"):
+        asyncio.run(work())
