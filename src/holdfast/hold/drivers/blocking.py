@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from holdfast.errors import UsageError
 from holdfast.hold.drivers.session import CHUNK_BYTES, Session, SessionCounters
 from holdfast.hold.session.codes import Code
 from holdfast.hold.session.states import State
@@ -66,11 +67,19 @@ os.register_at_fork(after_in_child=_LOOP.forget)
 class BlockingSession:
     """As :class:`Session`, for threads: one may receive while another sends.
 
-    Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without limit.
+    Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without limit. In a forked child
+    every call raises UsageError, and leaving ``with`` does nothing.
     """
 
     def __init__(self, opening: Opening) -> None:
+        self._pid = os.getpid()
         self._session = _LOOP.run(opening.open())
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        if os.getpid() != self._pid:
+            work.close()
+            raise UsageError("This session is the parent process's: connect again in the child.")
+        return _LOOP.run(work)
 
     @property
     def id(self) -> str:
@@ -99,31 +108,31 @@ class BlockingSession:
 
     def recv(self, n: int = CHUNK_BYTES, *, deadline: float | None = None) -> bytes:
         """As :meth:`Session.recv`."""
-        return _LOOP.run(self._session.recv(n, deadline=deadline))
+        return self._run(self._session.recv(n, deadline=deadline))
 
     def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """As :meth:`Session.recv_exactly`."""
-        return _LOOP.run(self._session.recv_exactly(n, deadline=deadline))
+        return self._run(self._session.recv_exactly(n, deadline=deadline))
 
     def send(self, data: bytes | bytearray | memoryview, *, deadline: float | None = None) -> None:
         """As :meth:`Session.send`."""
-        _LOOP.run(self._session.send(data, deadline=deadline))
+        self._run(self._session.send(data, deadline=deadline))
 
     def flush(self, *, deadline: float | None = None) -> None:
         """As :meth:`Session.flush`."""
-        _LOOP.run(self._session.flush(deadline=deadline))
+        self._run(self._session.flush(deadline=deadline))
 
     def send_eof(self) -> None:
         """As :meth:`Session.send_eof`."""
-        _LOOP.run(self._session.send_eof())
+        self._run(self._session.send_eof())
 
     def close(self, *, deadline: float | None = None) -> None:
         """As :meth:`Session.close`."""
-        _LOOP.run(self._session.close(deadline=deadline))
+        self._run(self._session.close(deadline=deadline))
 
     def abort(self, code: int = Code.ABORTED) -> None:
         """As :meth:`Session.abort`."""
-        _LOOP.run(self._session.abort(code))
+        self._run(self._session.abort(code))
 
     def __enter__(self) -> Self:
         return self
@@ -131,4 +140,5 @@ class BlockingSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _LOOP.run(self._session.__aexit__(kind, error, trace))
+        if os.getpid() == self._pid:  # a forked child leaves the block, too
+            self._run(self._session.__aexit__(kind, error, trace))

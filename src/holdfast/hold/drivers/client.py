@@ -20,8 +20,9 @@ from holdfast.hold.heartbeat import Life
 from holdfast.hold.race import Address, Race
 from holdfast.hold.retry import Budget
 from holdfast.hold.session import core
+from holdfast.hold.session.core import Why
 from holdfast.hold.session.link import Link
-from holdfast.hold.session.states import State
+from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import Dialer, own_users
 from holdfast.hold.transports.target import Target
@@ -32,6 +33,10 @@ MEMORY = Memory()
 
 REDIAL_S, MOST_AT_ONCE = 0.5, 6
 """How long attempts have before another joins them, and how many there are at most."""
+
+GLANCE_S = 0.1
+LINGER_S = 1.0
+"""How long the last words of a session that the application has left are tried to be said."""
 
 _BUDGETS: dict[tuple[Target, object], Budget] = {}
 
@@ -95,18 +100,25 @@ class Keeper:
         return self.session
 
     def leave(self) -> None:
-        """The application is done with it."""
-        asyncio.get_running_loop().create_task(self._linger(), name="session leaves")
+        """The application is done with it; the last words (CLOSE, RESET) may still have to be said."""
+        if self.session.state not in (State.CLOSING, State.RESETTING):
+            self._forget()
+            return
+        lingering = asyncio.get_running_loop().create_task(self._linger(), name="session leaves")
+        lingering.add_done_callback(lambda _: self._forget())  # even if the loop ends before
 
     async def _linger(self) -> None:
-        """The last words (CLOSE, RESET) may still have to be said."""
-        one = self.session.core
-        end = time.monotonic() + 1.0
-        while not one.ended and one.state in (State.CLOSING, State.RESETTING) and time.monotonic() < end:
+        one, end = self.session.core, time.monotonic() + LINGER_S
+        while not one.ended and time.monotonic() < end:
             await asyncio.sleep(0.01)
+
+    def _forget(self) -> None:
+        """Whether the server has heard or not: its transports and its share of the memory are free again."""
         self._task.cancel()
         for wire in list(self._wires):
             wire.give_up()
+        self.session.core.lost(Event.EXPIRED, Why.EXPIRED)
+        self.session.changed()
 
     # ---- what happens to its transports
 
@@ -150,13 +162,13 @@ class Keeper:
                 await self._event.wait()
                 continue
             if one.link is not None and one.link.goaway_s:
-                await asyncio.sleep(one.link.goaway_s * (0.5 + random.random() / 2))
+                await self._while_carried(one.link.goaway_s * (0.5 + random.random() / 2))
             if time.monotonic() - carried_s >= backoff.stable_s:
                 failures = 0
             # One that is accepted and dropped at once counts as a failure: no flood against a sick server.
             failures += 1
             if failures > 2:
-                await asyncio.sleep(backoff.delay_s(failures - 2, random.random()))
+                await self._pause(backoff.delay_s(failures - 2, random.random()))
             self._budget.request(time.monotonic())
             if not await self._carried():
                 return
@@ -168,6 +180,7 @@ class Keeper:
         while self._needs_transport:
             try:
                 await self._carry()
+                break  # if it is lost again already, that is counted where we came from
             except UsageError as error:
                 if not self._opened.done():
                     self._opened.set_exception(error)
@@ -182,20 +195,38 @@ class Keeper:
 
     async def _give_up_or_wait(self, failures: int) -> bool:
         """After a failed attempt; True: the session has ended."""
-        one, policy = self.session.core, self._policy
         LOGGER.debug("no transport for the session: %s", self._losses[-1])
-        one.look(now_s())
-        if one.ended:
-            self.session.changed()
+        if self._expired():
             return True
         asked_s = getattr(self._losses[-1], "retry_after_s", 0.0)
-        await asyncio.sleep(asked_s + policy.backoff.delay_s(failures, random.random()))
-        while not self._budget.retry(time.monotonic()):
-            await asyncio.sleep(0.2 + random.random() / 5)
+        await self._pause(asked_s + self._policy.backoff.delay_s(failures, random.random()))
+        while not self._expired() and not self._budget.retry(time.monotonic()):
+            await self._pause(0.2 + random.random() / 5)
+        return self.session.core.ended
+
+    def _expired(self) -> bool:
+        """Whether it has ended, which nobody but the clock may have to say."""
+        one = self.session.core
         one.look(now_s())
         if one.ended:
             self.session.changed()
         return one.ended
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past the session's end, however long the server or the policy would like."""
+        one = self.session.core
+        if one.suspended_s is not None:
+            seconds = min(seconds, max(0.0, one.suspended_s + one.keep_s - now_s()))
+        await asyncio.sleep(seconds)
+
+    async def _while_carried(self, seconds: float) -> None:
+        """Sleep, but not past the end of what carries the session now."""
+        link, end = self.session.core.link, time.monotonic() + seconds
+        while self.session.core.link is link and link is not None and link.life is Life.ALIVE:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(left_s, GLANCE_S))
 
     async def _carry(self) -> None:
         """Make a new transport carry the session: every address in a race, handshakes included.
@@ -208,7 +239,7 @@ class Keeper:
         running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
         try:
-            while True:
+            while not self._expired():
                 while (address := race.take(time.monotonic())) is not None:
                     running.add(attempt := asyncio.create_task(self._try(address)))
                     attempt.add_done_callback(_seen)
@@ -229,6 +260,7 @@ class Keeper:
                 if not done and wait_s is None and len(running) < MOST_AT_ONCE:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
                     race = Race(addresses[:1])
+            raise NotCarried("the session ended before a transport carried it")
         finally:
             for task in running:
                 task.cancel()

@@ -98,6 +98,7 @@ class SessionServer:
         self._away: set[Session] = set()
         self._looks = 0
         self._looking: asyncio.TimerHandle | None = None
+        self._closed = False
 
     # ---- life
 
@@ -114,7 +115,13 @@ class SessionServer:
             if self._target.scheme == "tcp":
                 check_plain(sock.getsockname()[0], self._key)
             sock.setblocking(False)
-            self._server = await loop.create_server(self._accept, sock=sock, ssl=self._tls, backlog=1024)
+            self._server = await loop.create_server(
+                lambda: _Accepted(self),
+                sock=sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._policy.handshake_s if self._tls else None,
+                backlog=1024,
+            )
         except BaseException:
             sock.close()
             raise
@@ -176,6 +183,7 @@ class SessionServer:
             self._looking.cancel()
         if self._server is not None:
             self._server.close()
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -194,24 +202,20 @@ class SessionServer:
 
     # ---- transports
 
-    def _accept(self) -> Wire:
-        wire = _Accepted(self)
+    def met(self, wire: Wire, accepted_s: float) -> None:
+        """A transport is there, its TLS included: one whose TLS fails is never heard of."""
+        transport = wire.transport
+        assert transport is not None  # it was just made
         link = Link(
             self._channel,
-            now_s(),
+            accepted_s,
             host=self.host,
             handshake_s=self._policy.handshake_s,
             on_session=lambda session: self._begin(session, wire),
             on_over=lambda: self._over(wire),
         )
         wire.carry(link)
-        return wire
-
-    def met(self, wire: Wire) -> None:
-        """A transport is there."""
-        transport = wire.transport
-        assert transport is not None  # it was just made
-        if wire.link.over:  # too many handshakes
+        if link.over or self._closed:  # too many handshakes
             wire.abort()
             return
         sock = transport.get_extra_info("socket")
@@ -253,6 +257,8 @@ class SessionServer:
     def _begin(self, one: core.Session, wire: Wire) -> None:
         session = Session(one, self._observer)
         session.wire, session.peer = wire, wire.peer
+        if self._closed:
+            return  # its transport is about to be given up
         self._sessions[one.id] = session
         task = asyncio.get_running_loop().create_task(self._run(session), name=f"session {session.id}")
         self._tasks.add(task)
@@ -267,6 +273,7 @@ class SessionServer:
             LOGGER.exception("the handler of session %s failed", session.id)
         finally:
             self._sessions.pop(session.core.id, None)
+            session.core.into.drop()  # nobody will read it
             if session.core.ended:
                 self.host.forget(session.core)
 
@@ -299,12 +306,12 @@ def _remove_left_over(path: str) -> None:
 class _Accepted(Wire):
     """A wire that tells its server when it is there."""
 
-    __slots__ = ("_serving",)
+    __slots__ = ("_accepted_s", "_serving")
 
     def __init__(self, serving: SessionServer) -> None:
         super().__init__(serving.changed)
-        self._serving = serving
+        self._serving, self._accepted_s = serving, now_s()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._serving.met(self)
+        self._serving.met(self, self._accepted_s)

@@ -166,6 +166,9 @@ class Session:
         except (DeadlineExceeded, SessionLost) as error:
             error.partial = bytes(parts)
             raise
+        except asyncio.CancelledError:
+            self.core.into.put_back(bytes(parts))
+            raise
         return bytes(parts)
 
     async def send(self, data: bytes | bytearray | memoryview, *, deadline: float | None = None) -> None:
@@ -268,7 +271,7 @@ class Session:
         """Close in time, or give up: nobody may be left to wait for ever."""
         try:
             await self.close(deadline=time.monotonic() + LEAVING_S)
-        except DeadlineExceeded:
+        except (DeadlineExceeded, asyncio.CancelledError):
             await self.abort()
             raise
 
@@ -308,8 +311,8 @@ class Session:
     def _tell(self) -> None:
         """Tell of what has changed since the last time."""
         one = self.core
-        if one.state is State.OPENING or self._told is Happened.ENDED:
-            return
+        if one.state is State.OPENING or self._told is Happened.ENDED or not one.id:
+            return  # of one that never began, whoever wanted to open it is told
         if one.ended:
             why = "" if one.state is State.CLOSED else str(one.why or sentence_of(one.code or 0))
             self._say(Happened.ENDED, why=why)
@@ -334,10 +337,13 @@ class Session:
             extra={"holdfast_session": self.id, "holdfast_peer": self.peer,
                    "holdfast_resumes": one.resumes},
         )  # fmt: skip
-        if self._observer is not None:
-            self._observer(
-                SessionEvent(what, self.id, self.peer, one.resumes, one.replayed_bytes, recovery_s, why)
-            )
+        if self._observer is None:
+            return
+        event = SessionEvent(what, self.id, self.peer, one.resumes, one.replayed_bytes, recovery_s, why)
+        try:
+            self._observer(event)
+        except Exception:  # noqa: BLE001 - a metric that fails ends no session
+            LOGGER.exception("the observer failed with %s", event)
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

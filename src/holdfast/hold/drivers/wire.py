@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from holdfast.hold.drivers.policy import now_s
+from holdfast.hold.forks import mended_in_child
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.terms import ACK_DELAY_S
@@ -52,6 +53,7 @@ class Wire(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "__weakref__",
         "_changed",
         "_due_s",
         "_flushing",
@@ -75,6 +77,11 @@ class Wire(asyncio.BufferedProtocol):
         self._flushing = False
         self.error: BaseException | None = None
         self.peer: str | None = None
+        mended_in_child(self, Wire._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: one more word from here would break the parent's stream, and repeat a nonce."""
+        self.gone = True
 
     # ---- asyncio calls these
 

@@ -34,6 +34,7 @@ class Code(IntEnum):
     BAD_SEAL = 24, "a sealed frame does not open"
     TOO_LATE = 25, "the handshake took too long"
     TOO_MANY = 26, "there are too many handshakes under way"
+    UNHEARD = 27, "more answers were asked for than are read"
 
 
 def sentence_of(code: int) -> str:

@@ -18,8 +18,6 @@ from holdfast.hold.wire.session_pb2 import Position
 if TYPE_CHECKING:
     from holdfast.hold.session.link import Link
 
-MOST_EPOCHS = 2**32 - 1
-
 
 class Why(StrEnum):
     """Why a session was lost."""
@@ -275,9 +273,8 @@ class Session:
         """The key of a generation: the one that holds, or the next, which the peer may have already."""
         if self.key is None:
             return None
-        if generation == self.generation:
-            return self.key
-        return next_key(self.key) if generation == self.generation + 1 else None
+        following = next_key(self.key)  # always, so that the time it takes says nothing
+        return {self.generation: self.key, self.generation + 1: following}.get(generation)
 
     def proven(self, generation: int) -> None:
         """The peer has the key of this generation: the one before is not needed any more."""
@@ -341,4 +338,5 @@ class Session:
             self.say_now = True
         if self.state in ENDED:
             self.suspended_s = None
+            self.out.drop()  # it may be remembered for long, and its memory is somebody else's now
             self._memory.leave(self.window)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from holdfast.hold.session.codes import Code, Violation
-from holdfast.hold.session.core import Session
+from holdfast.hold.session.core import Session, Why
 from holdfast.hold.session.frames import Buffer, Kind
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.keys import (
@@ -32,7 +32,7 @@ from holdfast.hold.session.keys import (
     opening_key,
     refusal_key,
 )
-from holdfast.hold.session.states import State
+from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import VERSIONS
 from holdfast.hold.wire.session_pb2 import (
     BUSY,
@@ -296,6 +296,7 @@ class Initiator:
         if answer.instance_id != session.instance_id:
             raise Violation(Code.OUT_OF_PLACE, "another instance")
         if not session.could_resume(answer.position):
+            session.lost(Event.REFUSED, Why.GAP)  # no other transport could mend that
             raise Violation(Code.GAP, "in RESUME_OK")
         if answer.epoch <= session.epoch:
             raise Violation(Code.OUT_OF_PLACE, "an old epoch")
@@ -387,11 +388,11 @@ class Responder:
 
     def _resume(self, asked: Resume, shown: bytes, digest: bytes, now_s: float) -> Said:
         host = self._host
-        session = host.find(asked.session_id)
-        key = session.key_of(asked.generation) if session is not None else None
-        # An unknown session costs the same work as a wrong proof.
+        # An unknown session costs the same work as a wrong proof: it is checked against nobody's.
+        session = host.find(asked.session_id) or host.nobody
+        key = session.key_of(asked.generation)
         proven = check(mac(opening_key(key or host.nobodys_key), digest), shown)
-        if not proven or key is None or session is None:
+        if not proven or key is None or session is host.nobody:
             return self._refuse(UNKNOWN)
         session.proven(asked.generation)
         session.look(now_s)
@@ -429,6 +430,8 @@ class Responder:
         asked = self._asked
         if isinstance(asked, Hello):
             assert isinstance(answer, Welcome)  # the offer that answers a HELLO
+            if not self._host.has_room(answer.terms.limit):  # others were quicker
+                raise Violation(Code.TOO_MANY, "sessions")
             session = self._host.begin(answer, secrets.session)
             terms = asked.terms
             self.agreed = Agreed(

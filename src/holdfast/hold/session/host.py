@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from holdfast.errors import UsageError
-from holdfast.hold.session.core import Session, Why
+from holdfast.hold.session.core import Session
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
-from holdfast.hold.session.states import Event
 from holdfast.hold.session.terms import Memory, Terms
 from holdfast.hold.wire.session_pb2 import Welcome
 
@@ -24,7 +23,8 @@ class Host:
         terms: what it offers.
         memory: what all sessions may buffer.
         draining: no new sessions; those that are there go on.
-        half_open: handshakes under way, of all transports.
+        half_open: transports whose first handshake is under way.
+        nobody, nobodys_key: a session that no client has, checked where one is asked for that is unknown.
 
     Args:
         terms: what it offers.
@@ -46,6 +46,8 @@ class Host:
             raise UsageError(f"entropy has {len(entropy)} bytes: give {ID_BYTES + KEY_BYTES}.")
         self.instance_id, self.nobodys_key = entropy[:ID_BYTES], entropy[ID_BYTES:]
         self.terms, self.memory = terms, memory
+        self.nobody = Session(terms, memory, 0)
+        self.nobody.key = self.nobodys_key
         self.most_sessions, self.most_half_open = most_sessions, most_half_open
         self.draining = False
         self.retry_after_ms = 1000
@@ -71,6 +73,13 @@ class Host:
             return 0
         # Each of the other handshakes may become a session first.
         return self.memory.first_window(self.terms.window_bytes, others=self.half_open)
+
+    def has_room(self, window: int) -> bool:
+        """Whether a session that was offered this window may begin: handshakes on a transport that is up
+        were promised nothing.
+        """
+        free = self.memory.cap_bytes - self.memory.promised_bytes
+        return len(self._sessions) < self.most_sessions and 2 * window <= free
 
     def begin(self, welcome: Welcome, key: bytes) -> Session:
         """A new session, as it was offered and confirmed."""
@@ -100,13 +109,3 @@ class Host:
         self._ended[session.id] = session
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
-
-    def expire_oldest(self) -> Session | None:
-        """Make room: end the session that has been without transport for longest."""
-        away = [one for one in self.sessions if one.suspended_s is not None]
-        if not away:
-            return None
-        oldest = min(away, key=lambda one: one.suspended_s or 0.0)
-        oldest.lost(Event.EXPIRED, Why.EXPIRED)
-        self.forget(oldest)
-        return oldest

@@ -34,6 +34,9 @@ from holdfast.hold.wire.session_pb2 import BUSY, DRAINING, EXPIRED, GAP, UNKNOWN
 MOST_HANDSHAKES = 16
 """How many handshakes may be under way on one transport."""
 
+MOST_ANSWERS = 4096
+"""How many frames may wait for a peer that asks (PING, HELLO, RESUME) and does not read the answers."""
+
 LEAST_FRAME_BYTES = 16
 SESSION_EVENTS = {
     Kind.CLOSE: Event.CLOSE_THERE,
@@ -144,6 +147,8 @@ class Link:
                 self._frame(frame, now_s)
                 if self.over:
                     return
+                if len(self._outbox) > MOST_ANSWERS:
+                    raise Violation(Code.UNHEARD)
         except Violation:
             self._end()
             raise
@@ -275,7 +280,7 @@ class Link:
             self._beat(kind, None, payload, now_s)
         elif kind == Kind.GOAWAY:
             self.goaway_s = parsed(GoAway, payload).reconnect_after_ms / 1000
-        elif kind in SESSION_EVENTS or kind in (Kind.DATA, Kind.FIN):
+        elif kind in SESSION_EVENTS or kind in (Kind.DATA, Kind.FIN, Kind.ACK):
             raise Violation(Code.OUT_OF_PLACE, f"kind {kind} for no session")
 
     def _beat(self, kind: int, session: Session | None, payload: Buffer, now_s: float) -> None:
@@ -459,6 +464,8 @@ class Link:
 
     def _emit(self, parts: list[Buffer], handle: int, session: Session, room: int) -> int:
         """What a session has to send, DATA at most ``room``; gives how much that was."""
+        if session.ended:  # on another transport, while this one seemed alive
+            return 0
         if session.state is State.RESETTING:
             if session.say_now:
                 session.say_now = False

@@ -133,6 +133,11 @@ class Outgoing:
         self._sent = max(self._sent, self.cursor)
         return pieces
 
+    def drop(self) -> None:
+        """Nothing goes out any more: keep the numbers, throw away the bytes."""
+        self._chunks.clear()
+        self._tail.clear()
+
     @property
     def fin_due(self) -> bool:
         """Only the FIN is left to go out; it needs no credit."""
@@ -223,6 +228,12 @@ class Incoming:
             chunk = b"".join(parts)
         self.held_bytes -= len(chunk)
         return chunk if isinstance(chunk, bytes) else bytes(chunk)
+
+    def put_back(self, data: bytes) -> None:
+        """What was read last was not used after all: the next read gives it again."""
+        if data:
+            self._chunks.appendleft(data)
+            self.held_bytes += len(data)
 
     def drop(self) -> int:
         """Throw away what waits; gives how much that was."""

@@ -17,7 +17,7 @@ from holdfast.hold.race import Address, interleave
 from holdfast.hold.resolve import RESOLVER
 from holdfast.hold.session.handshake import Channel
 from holdfast.hold.transports.target import Target
-from holdfast.hold.transports.trust import certificate_hash, channel, check_creds, check_plain
+from holdfast.hold.transports.trust import NotTrusted, certificate_hash, channel, check_creds, check_plain
 from holdfast.policy import SocketPolicy
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
@@ -82,7 +82,11 @@ class Dialer:
         except BaseException:
             sock.close()
             raise
-        return made, channel(self.target, self.key, _binding(transport))
+        try:
+            return made, channel(self.target, self.key, _binding(transport))
+        except BaseException:
+            transport.abort()
+            raise
 
 
 def _binding(transport: asyncio.BaseTransport) -> bytes:
@@ -90,6 +94,8 @@ def _binding(transport: asyncio.BaseTransport) -> bytes:
     tls = transport.get_extra_info("ssl_object")
     if tls is None:
         return b""
+    if tls.version() != "TLSv1.3":
+        raise NotTrusted(f"The server speaks {tls.version()}: a session needs TLS 1.3.")
     der = tls.getpeercert(binary_form=True)
     if not der:
         raise UsageError("The TLS context asks for no certificate: a session needs one to bind to.")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hmac
 import random
 
 import pytest
@@ -11,9 +12,10 @@ from simulation.pair import TERMS, Pair
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.frames import UNPROVEN_BYTES, Kind, header
 from holdfast.hold.session.host import Host
-from holdfast.hold.session.link import Link
+from holdfast.hold.session.link import MOST_ANSWERS, Link
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
+from holdfast.hold.wire.heartbeat_pb2 import Ping
 
 
 def server(pair: Pair) -> Link:
@@ -114,6 +116,66 @@ def test_a_session_id_alone_disturbs_nothing() -> None:
     pair.client.write(b"undisturbed")
     joined.settle()
     assert pair.server.read(100) == b"undisturbed"
+
+
+def test_who_asks_and_does_not_read_is_given_up() -> None:
+    """The answers of a transport that takes nothing must not pile up."""
+    pair = Pair(sealed=False)
+    joined = pair.opened()
+    payload = Ping(id=1).SerializeToString()
+    ping = header(Kind.PING, 0, len(payload)) + payload
+    with pytest.raises(Violation) as caught:
+        for _ in range(1000):
+            joined.far.receive(ping * 100, pair.now_s)
+    assert caught.value.code is Code.UNHEARD and joined.far.over
+    assert len(joined.far._outbox) <= MOST_ANSWERS + 1
+
+
+def test_sessions_begun_together_on_one_transport_stay_within_the_memory() -> None:
+    pair = Pair()
+    pair.host = Host(TERMS, Memory(2 * 4096 * 4), bytes(48))
+    joined = pair.opened()
+    for _ in range(6):  # all are offered while there still is room
+        joined.near.open(pair.session())
+    with pytest.raises(Violation, match="too many"):
+        joined.settle()
+    assert joined.far.over and len(pair.met) == 4
+    assert pair.host.memory.promised_bytes <= pair.host.memory.cap_bytes
+
+
+def test_a_session_that_is_remembered_keeps_no_bytes() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    assert pair.server.write(bytes(4000)) == 4000
+    joined.cut()
+    pair.host.look(pair.now_s + TERMS.keep_s + 1)
+    assert pair.server.state is State.LOST and pair.host.find(pair.client.id) is pair.server
+    assert not pair.server.out._chunks and not pair.server.out._tail
+    assert pair.server.out.held_bytes == 4000  # the number is what a SessionLost tells
+
+
+def test_an_unknown_session_costs_the_same_work_as_a_wrong_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    work: list[int] = []
+    for known in (True, False):
+        for generation in (1, 2, 3):
+            pair = Pair()
+            pair.opened().cut()
+            pair.client.key, pair.client.generation = bytes(32), generation
+            if not known:
+                pair.client.id = bytes(16)
+            joined = pair.join()
+            flight = b"".join(joined.near.pull(1 << 16, pair.now_s))
+            macs: list[bytes] = []
+
+            def counted(key: bytes, data: bytes, name: str, macs: list[bytes] = macs) -> bytes:
+                macs.append(key)
+                return hmac.new(key, data, name).digest()
+
+            with monkeypatch.context() as patch:
+                patch.setattr("hmac.digest", counted)
+                joined.far.receive(flight, pair.now_s)
+            work.append(len(macs))
+    assert len(set(work)) == 1 and work[0] > 2
 
 
 def test_sealed_frames_neither_change_nor_repeat_nor_move() -> None:

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must not pile up in a process, nor hang, when peers and programs are careless or hostile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance.drivers import Certificate
+
+import holdfast
+from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
+from holdfast.hold.drivers.blocking import _Loop
+from holdfast.hold.drivers.client import Dial
+from holdfast.hold.drivers.policy import SessionEvent
+from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.session.states import State
+from holdfast.hold.session.terms import Memory
+from holdfast.policy import Backoff
+
+POLICY = SessionPolicy(
+    rhythm=Rhythm(0.5, 2), backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0), keep_s=5, handshake_s=2
+)
+
+
+def soon(seconds: float = 10) -> float:
+    return time.monotonic() + seconds
+
+
+async def echo(session: Session) -> None:
+    while data := await session.recv():
+        await session.send(data)
+
+
+@contextmanager
+def serving(handle: Callable[[Session], Awaitable[None]]) -> Iterator[str]:
+    """A server in a loop and a thread of its own; gives its URL."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    server = holdfast.serve(handle, "tcp://127.0.0.1:0", policy=POLICY, psk=bytes(range(32)))
+    run(server.start())
+    yield server.url
+    run(server.close())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_tls_that_fails_leaves_no_handshake_behind(tmp_path: Path) -> None:
+    certificate = Certificate(tmp_path)
+
+    async def work() -> None:
+        async with holdfast.serve(
+            echo, "tls://127.0.0.1:0", policy=POLICY, most_half_open=3,
+            certificate=certificate.path, key=tmp_path / "key.pem",
+        ) as server:  # fmt: skip
+            port = int(server.url.rsplit(":")[-1])
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"this is no ClientHello\n")
+                assert await asyncio.wait_for(reader.read(), 5) is not None  # an alert, or nothing
+                writer.close()
+            assert server.host.half_open == 0
+            url = f"tls://localhost:{port}"
+            async with holdfast.connect(url, policy=POLICY, tls=certificate.client) as session:
+                await session.send_eof()
+
+    asyncio.run(work())
+
+
+def test_sessions_that_never_opened_give_their_memory_back() -> None:
+    async def work(memory: Memory) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+        for _ in range(3):
+            with pytest.raises(GaveUp):
+                await Dial(
+                    f"tcp://127.0.0.1:{port}", policy=POLICY, memory=memory, deadline=soon(0.02)
+                ).open()
+
+    memory = Memory(1 << 20)
+    asyncio.run(work(memory))
+    assert (memory.promised_bytes, memory.sessions) == (0, 0)
+
+
+@pytest.mark.parametrize("patience_s", [None, 0.05])
+def test_a_session_that_is_left_while_nobody_answers_gives_its_memory_back(patience_s: float | None) -> None:
+    """It was given up, or its end was, and the server cannot be told."""
+
+    async def work(memory: Memory) -> None:
+        server = await holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY)
+        dial = Dial(server.url, policy=POLICY, memory=memory)
+        with pytest.raises((KeyError, TimeoutError)):
+            async with asyncio.timeout(None) as limit, dial as session:
+                assert server._server is not None
+                server._server.close()
+                for wire in list(server._wires):
+                    wire.abort()
+                while session.state is not State.SUSPENDED:
+                    await asyncio.sleep(0.01)
+                if patience_s is None:
+                    raise KeyError
+                limit.reschedule(asyncio.get_running_loop().time() + patience_s)
+        await server.close()
+
+    memory = Memory(1 << 20)
+    asyncio.run(work(memory))
+    assert (memory.promised_bytes, memory.sessions) == (0, 0)
+
+
+def test_a_forked_child_says_nothing_on_its_parents_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the keys and the socket: one frame of its own would repeat a nonce and break the stream."""
+    # Asyncio's own loop would write at once; uvloop's waits for a turn that a child does not have.
+    monkeypatch.setattr("holdfast.hold.drivers.blocking._LOOP", _Loop())
+    monkeypatch.setattr("holdfast.hold.drivers.blocking.new_loop", asyncio.new_event_loop)
+    with serving(echo) as url, holdfast.connect(url, policy=POLICY, psk=bytes(range(32))) as session:
+        session.send(b"before")
+        assert session.recv_exactly(6, deadline=soon()) == b"before"
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for work in (lambda: session.send(b"child"), lambda: session.recv(1)):
+                try:
+                    work()
+                except UsageError:
+                    refused += 1
+            session.__exit__(None, None, None)
+            asyncio.run(session._session.send(b"child"))
+            os._exit(0 if refused == 2 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        session.send(b"after")
+        assert session.recv_exactly(5, deadline=soon()) == b"after"
+        assert session.counters.resumes == 0
+        session.send_eof()
+
+
+def test_a_session_expires_even_while_every_dial_hangs() -> None:
+    """As in a black hole: each attempt is joined by the next, and none of them ever ends the round."""
+    policy = replace(POLICY, keep_s=1.2)
+
+    async def work() -> float:
+        server = await holdfast.serve(echo, "tcp://127.0.0.1:0", policy=policy)
+        session = await holdfast.connect(server.url, policy=policy)
+        assert server._server is not None
+        host, port = server._server.sockets[0].getsockname()
+        server._server.close()
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await asyncio.sleep(0)  # the server's own is closed in the next turn of the loop
+            silent.bind((host, port))
+            silent.listen()  # whoever dials is answered by the kernel, and by nobody else
+            for wire in list(server._wires):
+                wire.abort()
+            begun = time.monotonic()
+            with pytest.raises(SessionLost, match="no transport"):
+                await session.recv(deadline=soon())
+            await server.close()
+            return time.monotonic() - begun
+
+    assert 1 < asyncio.run(work()) < 1.9
+
+
+def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> None:
+    async def work() -> float:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:  # noqa: SIM117
+            async with holdfast.connect(server.url, policy=POLICY) as session:
+                for wire in list(server._wires):
+                    wire.link.go_away(60)
+                    wire.flush()
+                assert session.wire is not None
+                async with asyncio.timeout(5):
+                    while session.wire.link.goaway_s is None:
+                        await asyncio.sleep(0.01)
+                session.wire.abort()
+                begun = time.monotonic()
+                await session.send(b"moved")
+                assert await session.recv_exactly(5, deadline=soon()) == b"moved"
+                await session.send_eof()
+                return time.monotonic() - begun
+
+    assert asyncio.run(work()) < 2
+
+
+def test_cancelling_recv_exactly_loses_nothing() -> None:
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:  # noqa: SIM117
+            async with holdfast.connect(server.url, policy=POLICY) as session:
+                await session.send(b"begin")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await session.recv_exactly(8)
+                await session.send(b"end")
+                assert await session.recv_exactly(8, deadline=soon()) == b"beginend"
+                await session.send_eof()
+
+    asyncio.run(work())
+
+
+def test_an_observer_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: SessionEvent) -> None:
+        raise ValueError(event.what)
+
+    async def work() -> None:
+        async with holdfast.serve(  # noqa: SIM117
+            echo, "tcp://127.0.0.1:0", policy=POLICY, observer=fail
+        ) as server:
+            async with holdfast.connect(server.url, policy=POLICY, observer=fail) as session:
+                await session.send(b"still")
+                assert await session.recv_exactly(5, deadline=soon()) == b"still"
+                assert session.counters.resumes == 0
+                await session.send_eof()
+
+    asyncio.run(work())
+    assert "the observer failed" in caplog.text
+
+
+def test_tls_before_1_3_is_refused(tmp_path: Path) -> None:
+    certificate = Certificate(tmp_path)
+    certificate.server.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def work() -> None:
+        async with await asyncio.start_server(
+            lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.server
+        ) as old:
+            url = f"tls://localhost:{old.sockets[0].getsockname()[1]}"
+            await holdfast.connect(url, policy=POLICY, tls=certificate.client, deadline=soon(0.3))
+
+    with pytest.raises(GaveUp, match=r"needs TLS 1\.3"):
+        asyncio.run(work())
