@@ -26,6 +26,9 @@ from holdfast.watch.diagnose.words import bytes_words, duration
 IDLE_NS = 100_000_000
 """So long a silence, and at least twenty round trips of it, makes a connection idle."""
 
+# A member of Option would make each & with it another one, at the price of several rules.
+_FASTCLOSE = int(Option.MPTCP_FASTCLOSE)
+
 _TIMEOUTS_S = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
 _TIMEOUT_SLACK_NS = 60_000_000
 _SHORTEST_NS = min(_TIMEOUTS_S) * 1_000_000_000 - _TIMEOUT_SLACK_NS
@@ -34,7 +37,7 @@ _SHORTEST_NS = min(_TIMEOUTS_S) * 1_000_000_000 - _TIMEOUT_SLACK_NS
 def by_end(case: Case) -> Finding:
     """The end whose address it bears sent it: why."""
     rst = case.packet
-    if rst.options & Option.MPTCP_FASTCLOSE:
+    if rst.options & _FASTCLOSE:
         return concluded("mptcp_fastclose", case, "the RST carries MP_FASTCLOSE", 4, trigger=Trigger.ACTIVE)
     stated = by_mptcp(case)
     if stated is not None:

@@ -108,12 +108,13 @@ def _misses_some(side: Sent) -> bool:
 
 def _apart(packets: Sequence[Packet], client: bool) -> tuple[list[Packet], list[Packet]]:
     """What the client, or the server, sent, and what the other end sent, RSTs aside."""
-    one: list[Packet] = []
-    other: list[Packet] = []
+    of_server: list[Packet] = []
+    of_client: list[Packet] = []
+    sides = of_server, of_client
     for packet in packets:
         if not packet.flags & RST:
-            (one if packet.from_client == client else other).append(packet)
-    return one, other
+            sides[packet.from_client].append(packet)
+    return (of_client, of_server) if client else sides
 
 
 def round_trip_ns(flow: Flow) -> int | None:

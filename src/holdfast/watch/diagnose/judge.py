@@ -237,7 +237,7 @@ def _window(case: Case, valid: Validity, found: Sequence[Sign], marks: Marks) ->
     if valid.shown_by is not None and valid.obeyed == "no":
         notes.setdefault(valid.shown_by.place, "not reset")
     around = (*case.before[-STEPS_BEFORE:], case.packet, *case.after[:STEPS_AFTER])
-    missing = notes.keys() - {one.place for one in around}
+    missing = [place for place in notes if not around[0].place <= place <= around[-1].place]
     if missing:
         far = [one for one in (*case.before, *case.after) if one.place in missing]
         around = tuple(sorted((*around, *far), key=lambda one: one.place))

@@ -141,8 +141,7 @@ def _mirror(case: Case) -> Sign | None:
                     "same IP ID", here)  # fmt: skip
     if not rst.window or rst.window != trigger.window:
         return None
-    own = {one.window for one in case.said}
-    if own and rst.window not in own:
+    if case.said and all(one.window != rst.window for one in case.said):
         return Sign(f"window {rst.window} is that of the segment it answers, and never was that end's", 2,
                     "same window", here)  # fmt: skip
     return None
