@@ -6,6 +6,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import filterfalse
 from operator import attrgetter
 
 from holdfast.watch.capture.flow import ACK, RST, SYN, Flow, Moment, Packet, Rst
@@ -16,7 +17,7 @@ from holdfast.watch.diagnose.serial import ahead
 COPY_NS = 1_000_000
 """A segment seen twice within this time is one segment: a span port or an ``any`` interface shows it so."""
 
-_place = attrgetter("place")
+_place, _from_client = attrgetter("place"), attrgetter("from_client")
 _numbers = attrgetter("seq", "ack", "flags")
 
 UNKNOWN_RTT_NS = 200_000_000
@@ -68,8 +69,9 @@ class Case:
         self.sender_unacked = unacked_bytes(rst.sender, rst.receiver)
         self.receiver_unacked = unacked_bytes(rst.receiver, rst.sender)
         self.sent, self.received = flow.sent_by(client), flow.sent_by(not client)
-        self.said, self.heard = _apart(self.before, client)
-        self.said_later, self.heard_later = _apart(self.after, client)
+        earlier = rst.sender.rsts or rst.receiver.rsts
+        self.said, self.heard = _apart(_plain(self.before) if earlier else self.before, client)
+        self.said_later, self.heard_later = _apart(_plain(self.after), client)
         self.trigger = self.heard[-1] if self.heard else None
         received = self.received
         self.in_handshake = (
@@ -107,14 +109,15 @@ def _misses_some(side: Sent) -> bool:
 
 
 def _apart(packets: Sequence[Packet], client: bool) -> tuple[list[Packet], list[Packet]]:
-    """What the client, or the server, sent, and what the other end sent, RSTs aside."""
-    of_server: list[Packet] = []
-    of_client: list[Packet] = []
-    sides = of_server, of_client
-    for packet in packets:
-        if not packet.flags & RST:
-            sides[packet.from_client].append(packet)
-    return (of_client, of_server) if client else sides
+    """What the client, or the server, sent, and what the other end sent."""
+    of_client = list(filter(_from_client, packets))
+    of_server = list(filterfalse(_from_client, packets))
+    return (of_client, of_server) if client else (of_server, of_client)
+
+
+def _plain(packets: Sequence[Packet]) -> list[Packet]:
+    """The same, RSTs aside."""
+    return [one for one in packets if not one.flags & RST]
 
 
 def round_trip_ns(flow: Flow) -> int | None:

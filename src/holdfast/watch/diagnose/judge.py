@@ -23,6 +23,8 @@ from holdfast.watch.diagnose.words import bytes_words
 STEPS_BEFORE, STEPS_AFTER = 14, 8
 """How many segments around the RST are kept for the diagram."""
 
+_OBEYED_ORDER = {"yes": 0, "unknown": 1, "no": 2}
+
 _PORT_UNREACHABLE = {False: ((3, 3), (3, 9), (3, 10), (3, 13)), True: ((1, 4), (1, 1), (1, 5), (1, 6))}
 _UNREACHABLE = {False: 3, True: 1}
 _TOO_BIG = {False: (3, 4), True: (2, 0)}
@@ -73,8 +75,8 @@ def judge(flow: Flow, file: str) -> Judged | None:
     finding = find(case, valid, marks)
     evidence = (
         *finding.evidence,
-        *(one.evidence() for one in sorted(marks, key=lambda one: -abs(one.weight))),
-        *(Evidence(fact, 0) for fact in valid.facts),
+        *[one.evidence() for one in sorted(marks, key=_heaviest_first)],
+        *[Evidence(fact, 0) for fact in valid.facts],
         *_circumstances(case, found),
     )
     explained = _record(
@@ -90,7 +92,7 @@ def judge(flow: Flow, file: str) -> Judged | None:
     return Judged(
         explained,
         case.packet.seq,
-        frozenset((rst.packet.from_client, rst.packet.seq) for rst in flow.rsts),
+        frozenset([(rst.packet.from_client, rst.packet.seq) for rst in flow.rsts]),
         (flow.sent_by_client.isn, flow.sent_by_server.isn),
         case.packet.ttl,
         _ttls(flow, True),
@@ -106,10 +108,13 @@ def judge(flow: Flow, file: str) -> Judged | None:
     )
 
 
+def _heaviest_first(one: Sign) -> int:
+    return -abs(one.weight)
+
+
 def _deciding(found: Sequence[tuple[Case, Validity]]) -> tuple[Case, Validity]:
     """The RST that ended the connection, else the first that may have, else the first."""
-    order = {"yes": 0, "unknown": 1, "no": 2}
-    return min(found, key=lambda one: order[one[1].obeyed])
+    return min(found, key=lambda one: _OBEYED_ORDER[one[1].obeyed])
 
 
 def _ttls(flow: Flow, client: bool) -> tuple[int, int] | None:
@@ -211,7 +216,7 @@ def _circumstances(case: Case, found: Sequence[tuple[Case, Validity]]) -> list[E
     stated = stated_by(case)
     if stated is not None:
         facts.append(f"the RST carries {stated}")
-    ignored = sum(valid.obeyed == "no" for one, valid in found if one is not case)
+    ignored = sum([valid.obeyed == "no" for one, valid in found if one is not case])
     if ignored:
         facts.append(f"{ignored} other RST{'s' if ignored > 1 else ''} on this connection had no effect")
     for side, lost in (

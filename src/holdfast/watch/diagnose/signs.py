@@ -303,6 +303,8 @@ def _handshake(one: Packet, two: Packet) -> bool:
 
 def _changing_acks(case: Case) -> Sign | None:
     """RSTs that follow each other, with different acknowledgments of the unsent (RST_ACK_CHANGE)."""
+    if len(case.alike) < 2:
+        return None
     for first, second in zip(case.alike, case.alike[1:], strict=False):
         one, two = first.packet, second.packet
         if not one.flags & two.flags & ACK or one.ack == two.ack or two.time_ns - one.time_ns >= RACE_NS:
@@ -378,7 +380,7 @@ def _own_shape(case: Case) -> Sign | None:
 
 def score(found: Sequence[Sign]) -> int:
     """The sum of the weights."""
-    return sum(one.weight for one in found)
+    return sum([one.weight for one in found])
 
 
 def deciding_places(found: Sequence[Sign]) -> dict[int, str]:
