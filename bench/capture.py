@@ -27,6 +27,8 @@ TCPDUMP_TARGET = 1.5
 TSHARK_TARGET = 100.0
 """Times faster than tshark, at least."""
 MEMORY_TARGET_MB = 250
+JUDGING_TARGET_US = 60.0
+"""Python for each judged reset connection, at most; taking it over from the parser is told apart."""
 
 OURS = """
 import sys
@@ -34,6 +36,26 @@ from holdfast.watch.capture import read_captures
 reading = read_captures([sys.argv[1]])
 flows = sum(1 for _ in reading)
 print(reading.summary.packets, reading.summary.connections, flows)
+"""
+
+JUDGING = """
+import gc, sys, time
+from holdfast.watch.capture import read_captures, wire
+from holdfast.watch.diagnose.judge import judge
+clock, decode, decoding_ns, judging_ns, kept = time.thread_time_ns, wire.flow, 0, 0, []
+def timed(record):
+    global decoding_ns
+    began_ns = clock()
+    flow = decode(record)
+    decoding_ns += clock() - began_ns
+    return flow
+wire.flow = timed
+gc.disable()  # as holdfast explain does
+for flow in read_captures([sys.argv[1]]):
+    began_ns = clock()
+    kept.append(judge(flow, sys.argv[1]))
+    judging_ns += clock() - began_ns
+print(decoding_ns / len(kept) / 1000, judging_ns / len(kept) / 1000)
 """
 
 DPKT = """
@@ -75,6 +97,14 @@ class Arm:
     packets: int = PACKETS
 
 
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """Processor time for each reset connection: to take it over from the parser, and to judge it."""
+
+    decoding_us: float
+    judging_us: float
+
+
 def cost_of(command: list[str]) -> Cost | None:
     """Run it to its end; None if it failed or is not there."""
     try:
@@ -103,9 +133,10 @@ class Capture:
             self._make(folder, PACKETS)
             fast = self._rounds(folder)
             slow = self._samples(folder)
+            judging = self._judging(folder)
             crowded = self._crowded(folder)
-        self._show(fast, slow, crowded)
-        self._judge(verdicts, fast, slow, crowded)
+        self._show(fast, slow, crowded, judging)
+        self._judge(verdicts, fast, slow, crowded, judging)
 
     def _make(self, folder: Path, packets: int, live: int = LIVE) -> Path:
         path = folder / f"{packets}-{live}.pcap"
@@ -157,7 +188,21 @@ class Capture:
             raise RuntimeError("Holdfast failed on many connections")
         return cost
 
-    def _show(self, fast: dict[str, list[Cost]], slow: dict[str, tuple[Cost, int]], crowded: Cost) -> None:
+    def _judging(self, folder: Path) -> Judging:
+        command = [sys.executable, "-c", JUDGING, str(self._make(folder, PACKETS))]
+        rounds = []
+        for _ in range(ROUNDS):
+            told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=300).stdout
+            rounds.append([float(word) for word in told.split()])
+        return Judging(*map(median, zip(*rounds, strict=True)))
+
+    def _show(
+        self,
+        fast: dict[str, list[Cost]],
+        slow: dict[str, tuple[Cost, int]],
+        crowded: Cost,
+        judging: Judging,
+    ) -> None:
         rows = [(name, PACKETS, middle(costs)) for name, costs in fast.items()]
         rows.append((f"Holdfast, {MANY_LIVE:,} open at once", PACKETS, crowded))
         rows += [(name, packets, cost) for name, (cost, packets) in slow.items()]
@@ -181,6 +226,10 @@ class Capture:
             f"cache warm. Medians of {ROUNDS} rounds; the slow readers once, over fewer packets. A reader "
             "that is missing was not installed. Holdfast: the whole process, Python's start included."
         )
+        report.note(
+            f"Each reset connection costs {judging.decoding_us:.0f} µs to take over from the parser (in "
+            f"the figures above) and {judging.judging_us:.0f} µs to judge (not in them)."
+        )
 
     def _judge(
         self,
@@ -188,6 +237,7 @@ class Capture:
         fast: dict[str, list[Cost]],
         slow: dict[str, tuple[Cost, int]],
         crowded: Cost,
+        judging: Judging,
     ) -> None:
         ours = middle(fast["Holdfast"])
         rate = PACKETS / ours.cpu_s / 1e6
@@ -215,6 +265,12 @@ class Capture:
             f"< {MEMORY_TARGET_MB} MB",
             f"{crowded.memory_mb:.0f}",
             crowded.memory_mb < MEMORY_TARGET_MB,
+        )
+        verdicts.add(
+            "captures: µs to judge a reset connection",
+            f"<= {JUDGING_TARGET_US:.0f}",
+            f"{judging.judging_us:.0f}",
+            judging.judging_us <= JUDGING_TARGET_US,
         )
         if "tshark -q -z conv,tcp" in slow:
             cost, packets = slow["tshark -q -z conv,tcp"]

@@ -188,8 +188,7 @@ class Event:
     earlier: Earlier | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """One fact that speaks for (positive weight) or against (negative) the cause that was named."""
 
     fact: str

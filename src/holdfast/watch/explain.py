@@ -231,7 +231,7 @@ def _taking(connections: _Connections) -> Callable[[Any], None] | None:
 
 
 def _without_window(one: Judged) -> Judged:
-    return dataclasses.replace(one, explained=dataclasses.replace(one.explained, window=None))
+    return one._replace(explained=one.explained._replace(window=None))
 
 
 def _refined(found: list[Judged], connections: _Connections) -> list[Judged]:

@@ -148,8 +148,7 @@ class Packet(NamedTuple):
         return (self.seq + self.length) & 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """What was known of one direction just before a RST.
 
     Attributes:
@@ -178,8 +177,7 @@ class Moment:
     ip_id: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rst:
+class Rst(NamedTuple):
     """One RST, with what was known when it came.
 
     Attributes:
@@ -198,8 +196,7 @@ class Rst:
     after_packets: int
 
 
-@dataclass(frozen=True, slots=True)
-class IcmpError:
+class IcmpError(NamedTuple):
     """An ICMP or ICMPv6 error that quotes a segment of this flow.
 
     Attributes:
@@ -221,8 +218,7 @@ class IcmpError:
     quoted_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """Everything about what one end sent.
 
     Attributes:
@@ -289,8 +285,7 @@ class Side:
     last_data_ns: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """One connection that had a RST (or an ICMP error), as far as the capture shows it.
 
     Attributes:

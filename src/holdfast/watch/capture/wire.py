@@ -3,15 +3,23 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import dataclasses
 import functools
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from holdfast.events import Endpoint
 from holdfast.watch.capture import columns
-from holdfast.watch.capture.columns import FROM_CLIENT, NO_OFFSET, NO_REASON, V4, Seen, SeenTime
+from holdfast.watch.capture.columns import (
+    DONT_FRAGMENT,
+    FROM_CLIENT,
+    NO_OFFSET,
+    NO_REASON,
+    V4,
+    Seen,
+    SeenTime,
+)
 from holdfast.watch.capture.flow import (
     ClientBy,
     EndedBy,
@@ -26,9 +34,8 @@ from holdfast.watch.capture.flow import (
 )
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
-_bare = tuple.__new__
 _TIMESTAMP, _SACK = int(Option.TIMESTAMP), int(Option.SACK)
-_SIDE_AT = columns.FLOW_LAYOUT.size
+_SIDE_AT, _SIDE_BYTES = columns.FLOW_LAYOUT.size, columns.SIDE_LAYOUT.size
 _ROW_BYTES = columns.ROW_LAYOUT.size
 _HEAD_BYTES = columns.HEAD_LAYOUT.size
 _PACKET_BYTES = columns.PACKET_LAYOUT.size
@@ -40,7 +47,7 @@ _ICMP_BYTES = columns.ICMP_LAYOUT.size
 def address(raw: bytes) -> str:
     """The text of an address; one that is mapped into IPv6 as IPv4."""
     if raw.startswith(_MAPPED):
-        return ".".join(map(str, raw[12:]))
+        return "{}.{}.{}.{}".format(*raw[12:])
     return str(ipaddress.IPv6Address(raw))
 
 
@@ -53,97 +60,102 @@ def split(records: bytes) -> Iterator[memoryview]:
         at += length
 
 
-def packet(fields: tuple[int, ...]) -> Packet:
-    """One packet from its unpacked fields."""
-    (
-        time_ns,
-        offset,
-        number,
-        source,
-        interface,
-        place,
-        seq,
-        ack,
-        payload_bytes,
-        ts_val,
-        ts_ecr,
-        sack_right,
-        window,
-        flags,
-        ip_id,
-        options,
-        ttl,
-        options_bytes,
-        content,
-        bits,
-    ) = fields
-    stamped = options & _TIMESTAMP
-    values = (
-        time_ns,
-        number,
-        offset if offset != NO_OFFSET else None,
-        source,
-        interface,
-        place,
-        bits & FROM_CLIENT != 0,
-        flags,
-        seq,
-        ack,
-        window,
-        payload_bytes,
-        ttl,
-        ip_id if bits & V4 else None,
-        bits & columns.DONT_FRAGMENT != 0,
-        options,
-        options_bytes,
-        ts_val if stamped else None,
-        ts_ecr if stamped else None,
-        sack_right if options & _SACK else None,
-        content,
-    )
-    return _bare(Packet, values)  # past the __new__ of named tuples, which takes a third of the time
+_PACKET_NAMES = (
+    *("time_ns", "offset", "number", "source", "interface", "place", "seq", "ack", "payload_bytes"),
+    *("ts_val", "ts_ecr", "sack_right", "window", "flags", "ip_id", "options", "ttl", "options_bytes"),
+    *("payload_content", "bits"),
+)
+"""The fields of ``PACKET_LAYOUT``."""
+
+_OPTIONS_AT, _BITS_AT, _OFFSET_AT = map(_PACKET_NAMES.index, ("options", "bits", "offset"))
+_CONSTANTS = (None, False, True)
+_NONE, _FALSE, _TRUE = range(-3, 0)
+"""Where these stand behind the fields."""
+
+
+def _pick_of(kind: int) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """What puts the fields of such a packet, and ``_CONSTANTS`` behind them, into the order of Packet."""
+    places = {name: at for at, name in enumerate(_PACKET_NAMES)}
+    places["from_client"] = _TRUE if kind & FROM_CLIENT else _FALSE
+    places["dont_fragment"] = _TRUE if kind & DONT_FRAGMENT else _FALSE
+    if kind & _LIVE:
+        places["offset"] = _NONE
+    if not kind & V4:
+        places["ip_id"] = _NONE
+    if not kind & _TIMESTAMP:
+        places["ts_val"] = places["ts_ecr"] = _NONE
+    if not kind & _SACK:
+        places["sack_right"] = _NONE
+    return itemgetter(*(places[name] for name in Packet._fields))
+
+
+# A capture has few kinds of packets and very many packets: what each kind lacks is found out once.
+_KIND_BITS, _KIND_OPTIONS, _LIVE = FROM_CLIENT | V4 | DONT_FRAGMENT, _TIMESTAMP | _SACK, 32
+_PICKS = [_pick_of(kind) for kind in range(_LIVE * 2)]
+
+
+def packets(raw: memoryview | bytes) -> Iterator[Packet]:
+    """The packets that lie here side by side."""
+    for fields in columns.PACKET_LAYOUT.iter_unpack(raw):
+        kind = fields[_OPTIONS_AT] & _KIND_OPTIONS | fields[_BITS_AT] & _KIND_BITS
+        if fields[_OFFSET_AT] == NO_OFFSET:
+            kind |= _LIVE
+        # Packet._make() would check the length of each, which its layout gives.
+        yield tuple.__new__(Packet, _PICKS[kind](fields + _CONSTANTS))
+
+
+_ALWAYS, _IF_ANY_PACKET = 1 << 16, 1 << 17
+
+
+def _plan(
+    fields: Sequence[str], names: Sequence[str], known_if: Mapping[str, int]
+) -> Callable[[int], Callable[[tuple[Any, ...]], Any]]:
+    """For what is ``seen``, what puts ``names`` and None behind them into the order of ``fields``.
+
+    ``known_if``: the bit without which a field is None.
+    """
+
+    @functools.lru_cache(maxsize=1024)
+    def pick_of(seen: int) -> Callable[[tuple[Any, ...]], Any]:
+        places = [names.index(name) if seen & known_if.get(name, _ALWAYS) else -1 for name in fields]
+        return itemgetter(*places)
+
+    return pick_of
+
+
+_MOMENT_NAMES = (
+    *("last_ns", "last_data_ns", "payload_bytes", "next_seq", "last_ack", "window_bytes", "sack_right"),
+    *("packets", "data_packets", "rsts", "fins", "ip_id", "seen", "ttl", "fin"),
+)
+_moment_plan = _plan(
+    Moment._fields,
+    _MOMENT_NAMES,
+    {
+        "next_seq": Seen.NEXT,
+        "last_ack": Seen.ACK,
+        "window_bytes": Seen.WINDOW,
+        "sack_right": Seen.SACK,
+        "last_ns": _IF_ANY_PACKET,
+        "last_data_ns": Seen.DATA,
+        "ttl": Seen.ANY,
+        "ip_id": Seen.IP_ID,
+    },
+)
+_MOMENT_SEEN_AT, _MOMENT_PACKETS_AT, _MOMENT_FINS_AT = map(_MOMENT_NAMES.index, ("seen", "packets", "fins"))
 
 
 def moment(raw: bytes) -> Moment:
     """What was known of one direction."""
-    (
-        last_ns,
-        last_data_ns,
-        payload_bytes,
-        next_seq,
-        last_ack,
-        window_bytes,
-        sack_right,
-        packets,
-        data_packets,
-        rsts,
-        fins,
-        ip_id,
-        seen,
-        ttl,
-    ) = columns.MOMENT_LAYOUT.unpack(raw)
-    return Moment(
-        next_seq=next_seq if seen & Seen.NEXT else None,
-        last_ack=last_ack if seen & Seen.ACK else None,
-        window_bytes=window_bytes if seen & Seen.WINDOW else None,
-        sack_right=sack_right if seen & Seen.SACK else None,
-        packets=packets,
-        data_packets=data_packets,
-        payload_bytes=payload_bytes,
-        fin=fins > 0,
-        rsts=rsts,
-        last_ns=last_ns if packets else None,
-        last_data_ns=last_data_ns if seen & Seen.DATA else None,
-        ttl=ttl if seen & Seen.ANY else None,
-        ip_id=ip_id if seen & Seen.IP_ID else None,
-    )
+    fields = columns.MOMENT_LAYOUT.unpack(raw)
+    seen = fields[_MOMENT_SEEN_AT] | (_ALWAYS | _IF_ANY_PACKET if fields[_MOMENT_PACKETS_AT] else _ALWAYS)
+    return Moment._make(_moment_plan(seen)((*fields, fields[_MOMENT_FINS_AT] > 0, None)))
 
 
 def rst(raw: tuple[Any, ...]) -> Rst:
     """One RST from its unpacked fields."""
     segment, sender, receiver, after_packets, reason, payload_bytes, payload = raw
     return Rst(
-        packet(columns.PACKET_LAYOUT.unpack(segment)),
+        next(packets(segment)),
         moment(sender),
         moment(receiver),
         payload[:payload_bytes],
@@ -170,82 +182,102 @@ def icmp_error(raw: tuple[Any, ...]) -> IcmpError:
     )
 
 
-_ALWAYS, _IF_ANY_PACKET = 1 << 16, 1 << 17
-_SIDE_NAMES = [*(name for name, _ in columns.SIDE), "timestamps"]
-_KNOWN_IF = {
-    "isn": Seen.ISN,
-    "mss": Seen.MSS,
-    "window_scale": Seen.WINDOW_SCALE,
-    "first_seq": Seen.NEXT,
-    "next_seq": Seen.NEXT,
-    "highest_ack": Seen.ACK,
-    "window_bytes": Seen.WINDOW,
-    "fin_seq": Seen.FIN,
-    "ttl_first": Seen.ANY,
-    "ttl_last": Seen.ANY,
-    "ttl_min": Seen.ANY,
-    "ttl_max": Seen.ANY,
-    "ip_id_first": Seen.IP_ID,
-    "ip_id_last": Seen.IP_ID,
-    "first_ns": _IF_ANY_PACKET,
-    "last_ns": _IF_ANY_PACKET,
-    "last_data_ns": Seen.DATA,
-}
-# For each field of Side, in order: where it is among the names, and the bit without which it is None.
-_SIDE_PLAN = [
-    (_SIDE_NAMES.index(field.name), _KNOWN_IF.get(field.name, _ALWAYS)) for field in dataclasses.fields(Side)
-]
+_SIDE_NAMES = (*(name for name, _ in columns.SIDE), "timestamps")
+_side_plan = _plan(
+    Side._fields,
+    _SIDE_NAMES,
+    {
+        "isn": Seen.ISN,
+        "mss": Seen.MSS,
+        "window_scale": Seen.WINDOW_SCALE,
+        "first_seq": Seen.NEXT,
+        "next_seq": Seen.NEXT,
+        "highest_ack": Seen.ACK,
+        "window_bytes": Seen.WINDOW,
+        "fin_seq": Seen.FIN,
+        "ttl_first": Seen.ANY,
+        "ttl_last": Seen.ANY,
+        "ttl_min": Seen.ANY,
+        "ttl_max": Seen.ANY,
+        "ip_id_first": Seen.IP_ID,
+        "ip_id_last": Seen.IP_ID,
+        "first_ns": _IF_ANY_PACKET,
+        "last_ns": _IF_ANY_PACKET,
+        "last_data_ns": Seen.DATA,
+    },
+)
 _SEEN_AT, _PACKETS_AT = _SIDE_NAMES.index("seen"), _SIDE_NAMES.index("packets")
 
 
 def side(raw: tuple[Any, ...]) -> Side:
     """One direction from its unpacked fields."""
     seen = raw[_SEEN_AT]
-    raw = (*raw, seen & Seen.TIMESTAMPS != 0)
-    seen |= _ALWAYS | (_IF_ANY_PACKET if raw[_PACKETS_AT] else 0)
-    values: list[Any] = [raw[at] if seen & bit else None for at, bit in _SIDE_PLAN]
-    return Side(*values)
+    known = seen | (_ALWAYS | _IF_ANY_PACKET if raw[_PACKETS_AT] else _ALWAYS)
+    return Side._make(_side_plan(known)((*raw, seen & Seen.TIMESTAMPS != 0, None)))
 
 
-_FLOW_NAMES = tuple(name for name, _ in columns.FLOW)
+# Looking a member up is quicker than asking its class for it.
+_CLIENT_BY = {int(one): one for one in ClientBy}
+_TUNNEL = {int(one): one for one in Tunnel}
+_ENDED_BY = {int(one): one for one in EndedBy}
 
 
 def flow(record: memoryview) -> Flow:
     """One flow with its evidence from its record."""
-    _, packets, rsts, icmp_errors, left_out, _ = columns.HEAD_LAYOUT.unpack_from(record)
+    _, packet_count, rst_count, icmp_count, left_out, _ = columns.HEAD_LAYOUT.unpack_from(record)
     at = _HEAD_BYTES
-    raw = dict(zip(_FLOW_NAMES, columns.FLOW_LAYOUT.unpack_from(record, at), strict=True))
-    sides = [
-        side(columns.SIDE_LAYOUT.unpack_from(record, place))
-        for place in (at + _SIDE_AT, at + _SIDE_AT + columns.SIDE_LAYOUT.size)
-    ]
+    (
+        client,
+        server,
+        client_port,
+        server_port,
+        client_by,
+        ended_by,
+        tunnel,
+        simultaneous,
+        tunnel_id,
+        source,
+        first_number,
+        first_ns,
+        last_ns,
+        syn_ns,
+        syn_ack_ns,
+        ack_ns,
+        _,
+        backwards,
+        vlan,
+        seen,
+        zeek_history,
+        zeek_state,
+    ) = columns.FLOW_LAYOUT.unpack_from(record, at)
+    sent_by_client = side(columns.SIDE_LAYOUT.unpack_from(record, at + _SIDE_AT))
+    sent_by_server = side(columns.SIDE_LAYOUT.unpack_from(record, at + _SIDE_AT + _SIDE_BYTES))
     at += _ROW_BYTES
-    packets_end = at + packets * _PACKET_BYTES
-    rsts_end = packets_end + rsts * _RST_BYTES
-    icmp_end = rsts_end + icmp_errors * _ICMP_BYTES
-    seen = raw["seen"]
+    packets_end = at + packet_count * _PACKET_BYTES
+    rsts_end = packets_end + rst_count * _RST_BYTES
+    icmp_end = rsts_end + icmp_count * _ICMP_BYTES
     return Flow(
-        client=Endpoint(address(raw["client"]), raw["client_port"]),
-        server=Endpoint(address(raw["server"]), raw["server_port"]),
-        client_by=ClientBy(raw["client_by"]),
-        tunnel=Tunnel(raw["tunnel"]),
-        tunnel_id=raw["tunnel_id"],
-        vlan=raw["vlan"],
-        sent_by_client=sides[0],
-        sent_by_server=sides[1],
-        first_ns=raw["first_ns"],
-        last_ns=raw["last_ns"],
-        first_number=raw["first_number"],
-        source=raw["source"],
-        syn_ns=raw["syn_ns"] if seen & SeenTime.SYN else None,
-        syn_ack_ns=raw["syn_ack_ns"] if seen & SeenTime.SYN_ACK else None,
-        ack_ns=raw["ack_ns"] if seen & SeenTime.ACK else None,
-        backwards=raw["backwards"],
-        simultaneous=bool(raw["simultaneous"]),
-        ended_by=EndedBy(raw["ended_by"]),
-        zeek_state=raw["zeek_state"].rstrip(b"\0").decode("ascii"),
-        zeek_history=raw["zeek_history"].rstrip(b"\0").decode("ascii"),
-        packets=tuple(map(packet, columns.PACKET_LAYOUT.iter_unpack(record[at:packets_end]))),
+        client=Endpoint(address(client), client_port),
+        server=Endpoint(address(server), server_port),
+        client_by=_CLIENT_BY[client_by],
+        tunnel=_TUNNEL[tunnel],
+        tunnel_id=tunnel_id,
+        vlan=vlan,
+        sent_by_client=sent_by_client,
+        sent_by_server=sent_by_server,
+        first_ns=first_ns,
+        last_ns=last_ns,
+        first_number=first_number,
+        source=source,
+        syn_ns=syn_ns if seen & SeenTime.SYN else None,
+        syn_ack_ns=syn_ack_ns if seen & SeenTime.SYN_ACK else None,
+        ack_ns=ack_ns if seen & SeenTime.ACK else None,
+        backwards=backwards,
+        simultaneous=bool(simultaneous),
+        ended_by=_ENDED_BY[ended_by],
+        zeek_state=zeek_state.rstrip(b"\0").decode("ascii"),
+        zeek_history=zeek_history.rstrip(b"\0").decode("ascii"),
+        packets=tuple(packets(record[at:packets_end])),
         packets_left_out=left_out,
         rsts=tuple(map(rst, columns.RST_LAYOUT.iter_unpack(record[packets_end:rsts_end]))),
         icmp_errors=tuple(map(icmp_error, columns.ICMP_LAYOUT.iter_unpack(record[rsts_end:icmp_end]))),

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import dataclasses
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from holdfast.causes import CAUSES, Severity
 from holdfast.events import Endpoint, Evidence
@@ -58,7 +58,7 @@ def refine(found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened]) -> lis
     return refined
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A connection that was accepted: its client, server and port, when, and what its SYN carried."""
 
@@ -148,10 +148,8 @@ def _is_scan(tried: Sequence[tuple[int, Endpoint]]) -> bool:
 def _as_scan(one: Judged) -> Judged:
     fact = Evidence("that address tried many closed ports in a row: usual traffic of the class port_scan", 0)
     old = one.explained
-    changed = dataclasses.replace(
-        old, noise=True, severity=Severity.INFO, evidence=(fact, *old.evidence), settle=()
-    )
-    return dataclasses.replace(one, explained=changed)
+    changed = old._replace(noise=True, severity=Severity.INFO, evidence=(fact, *old.evidence), settle=())
+    return one._replace(explained=changed)
 
 
 def _bursts(found: Sequence[Judged]) -> dict[int, int]:
@@ -206,8 +204,7 @@ def told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged
     old = one.explained
     row = CAUSES[cause]
     evidence = (Evidence(fact, weight), *(e for e in old.evidence if "look the same from here" not in e.fact))
-    changed = dataclasses.replace(
-        old,
+    changed = old._replace(
         cause=cause,
         sender=sender,
         evidence=evidence,
@@ -215,4 +212,4 @@ def told(one: Judged, cause: str, sender: str, fact: str, weight: int) -> Judged
         severity=Severity.INFO if old.noise else row.severity,
         settle=old.settle if sender in ("unknown", old.sender) else (),
     )
-    return dataclasses.replace(one, explained=changed)
+    return one._replace(explained=changed)

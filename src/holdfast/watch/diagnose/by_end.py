@@ -7,7 +7,7 @@ from holdfast.causes import Basis, Trigger
 from holdfast.events import Evidence
 from holdfast.policy import PROFILES
 from holdfast.watch.capture.flow import ACK, FIN, SYN, Option, Packet
-from holdfast.watch.diagnose.case import Case, round_trip_ns, unacked_bytes
+from holdfast.watch.diagnose.case import Case, round_trip_ns
 from holdfast.watch.diagnose.finding import (
     FIN_WAIT_2_NS,
     Finding,
@@ -26,14 +26,18 @@ from holdfast.watch.diagnose.words import bytes_words, duration
 IDLE_NS = 100_000_000
 """So long a silence, and at least twenty round trips of it, makes a connection idle."""
 
+# A member of Option would make each & with it another one, at the price of several rules.
+_FASTCLOSE = int(Option.MPTCP_FASTCLOSE)
+
 _TIMEOUTS_S = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300)
 _TIMEOUT_SLACK_NS = 60_000_000
+_SHORTEST_NS = min(_TIMEOUTS_S) * 1_000_000_000 - _TIMEOUT_SLACK_NS
 
 
 def by_end(case: Case) -> Finding:
     """The end whose address it bears sent it: why."""
     rst = case.packet
-    if rst.options & Option.MPTCP_FASTCLOSE:
+    if rst.options & _FASTCLOSE:
         return concluded("mptcp_fastclose", case, "the RST carries MP_FASTCLOSE", 4, trigger=Trigger.ACTIVE)
     stated = by_mptcp(case)
     if stated is not None:
@@ -138,13 +142,13 @@ def _aborted(case: Case) -> Finding:
     if probes:
         fact = f"{probes} keep-alive probe{'s' if probes > 1 else ''} had gone unanswered"
         return concluded("keepalive_timeout", case, fact, 4, trigger=Trigger.ACTIVE)
-    own_lost = unacked_bytes(sender, receiver) or 0
+    own_lost = case.sender_unacked or 0
     if receiver.fin and own_lost and not gave_up_waiting(case):
         fact = f"the other end had closed, and {bytes_words(own_lost)} of its own were not acknowledged"
         return concluded("aborted_while_closing", case, fact, 3, trigger=Trigger.ACTIVE)
     if sender.fin:
         return _after_own_fin(case)
-    lost = unacked_bytes(receiver, sender) or 0
+    lost = case.receiver_unacked or 0
     unanswered = _unanswered_bytes(case)
     if unanswered:
         unread: tuple[Evidence, ...] = (
@@ -191,6 +195,8 @@ def _gave_up_after(case: Case) -> tuple[Evidence, ...]:
     if said_ns is None:
         return ()
     waited_ns = case.packet.time_ns - said_ns
+    if waited_ns < _SHORTEST_NS:
+        return ()
     limit_s = next((s for s in _TIMEOUTS_S if abs(waited_ns - s * 1_000_000_000) <= _TIMEOUT_SLACK_NS), None)
     if limit_s is None:
         return ()
@@ -214,7 +220,11 @@ def _unanswered_probes(case: Case) -> int:
 def _unanswered_bytes(case: Case) -> int:
     """What the other end said last, after all that the sender of the RST said."""
     answered = next((one.place for one in reversed(case.said) if one.payload_bytes), -1)
-    total = sum(one.payload_bytes for one in case.heard if one.place > answered)
+    total = 0
+    for one in reversed(case.heard):
+        if one.place < answered:
+            break
+        total += one.payload_bytes
     return min(total, case.receiver.payload_bytes)
 
 
@@ -306,7 +316,7 @@ def _silence_before(case: Case, fin: Packet) -> int | None:
 
 
 def _unknown_there(case: Case) -> Finding:
-    trigger, lost = case.trigger, unacked_bytes(case.sender, case.receiver)
+    trigger, lost = case.trigger, case.sender_unacked
     last_ns = case.sender.last_ns
     if lost and trigger is not None and last_ns is not None and trigger.time_ns - last_ns > case.patience_ns:
         fact = f"it had given up: {bytes_words(lost)} of its own were never acknowledged"

@@ -9,7 +9,7 @@ from holdfast.causes import MPTCP_CODES, Trigger
 from holdfast.events import Evidence
 from holdfast.watch.capture.flow import ACK
 from holdfast.watch.diagnose.by_end import by_end
-from holdfast.watch.diagnose.case import Case, unacked_bytes
+from holdfast.watch.diagnose.case import Case
 from holdfast.watch.diagnose.finding import Finding, by_mptcp, concluded, gave_up_waiting
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
 from holdfast.watch.diagnose.serial import ahead
@@ -51,8 +51,7 @@ def _is_benign(case: Case) -> bool:
     unseen = rst.flags & ACK and next_seq is not None and ahead(rst.ack, next_seq) == 1
     if not (case.sender.fin and (case.receiver.fin or unseen)) or gave_up_waiting(case):
         return False
-    lost = unacked_bytes(case.receiver, case.sender), unacked_bytes(case.sender, case.receiver)
-    return not any(lost)
+    return not (case.receiver_unacked or case.sender_unacked)
 
 
 def _ignored(case: Case, valid: Validity, points: int) -> Finding:

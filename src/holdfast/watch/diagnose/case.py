@@ -6,13 +6,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import filterfalse
+from operator import attrgetter
 
 from holdfast.watch.capture.flow import ACK, RST, SYN, Flow, Moment, Packet, Rst
+from holdfast.watch.capture.flow import Side as Sent
 from holdfast.watch.diagnose.explained import Side
 from holdfast.watch.diagnose.serial import ahead
 
 COPY_NS = 1_000_000
 """A segment seen twice within this time is one segment: a span port or an ``any`` interface shows it so."""
+
+_place, _from_client = attrgetter("place"), attrgetter("from_client")
+_numbers = attrgetter("seq", "ack", "flags")
 
 UNKNOWN_RTT_NS = 200_000_000
 """Taken for a round trip that the capture does not show: the smallest retransmission timeout of Linux."""
@@ -30,6 +36,8 @@ class Case:
         alike: every RST of the same direction, this one included, copies left out.
         from_client: whether it bears the client's address. claimed: the same in words.
         sender, receiver: what the end whose address it bears, and the other one, had sent before.
+        sender_unacked, receiver_unacked: payload that each of them had sent and the other had not
+            acknowledged; None if that cannot be told.
         sent, received: all that they sent in the whole capture.
         trigger: the receiver's last segment before it, which a passive reset would answer.
         in_handshake: the receiver had sent its SYN, and nothing that acknowledges anything.
@@ -40,7 +48,7 @@ class Case:
     __slots__ = (
         *("flow", "rst", "packet", "ttls", "before", "after", "alike", "from_client", "claimed", "sender"),
         *("receiver", "sent", "received", "trigger", "in_handshake", "lossy", "patience_ns"),
-        *("said", "heard", "said_later", "heard_later"),
+        *("said", "heard", "said_later", "heard_later", "sender_unacked", "receiver_unacked"),
     )
 
     def __init__(
@@ -58,9 +66,12 @@ class Case:
         self.from_client = client
         self.claimed: Side = "client" if client else "server"
         self.sender, self.receiver = rst.sender, rst.receiver
+        self.sender_unacked = unacked_bytes(rst.sender, rst.receiver)
+        self.receiver_unacked = unacked_bytes(rst.receiver, rst.sender)
         self.sent, self.received = flow.sent_by(client), flow.sent_by(not client)
-        self.said, self.heard = _apart(self.before, client)
-        self.said_later, self.heard_later = _apart(self.after, client)
+        earlier = rst.sender.rsts or rst.receiver.rsts
+        self.said, self.heard = _apart(_plain(self.before) if earlier else self.before, client)
+        self.said_later, self.heard_later = _apart(_plain(self.after), client)
         self.trigger = self.heard[-1] if self.heard else None
         received = self.received
         self.in_handshake = (
@@ -70,9 +81,7 @@ class Case:
             and not received.syn_flags & ACK
         )
         # One or two segments of a side are a handshake, and what acknowledges more than they hold is stale.
-        self.lossy = flow.packets_left_out > 0 or any(
-            one.unseen_bytes and one.packets - one.rsts > 2 for one in (self.sent, received)
-        )
+        self.lossy = flow.packets_left_out > 0 or _misses_some(self.sent) or _misses_some(received)
 
     @property
     def answers(self) -> bool:
@@ -95,14 +104,20 @@ class Case:
         return None if flow.syn_ns is None else max(0, flow.syn_ack_ns - flow.syn_ns)
 
 
+def _misses_some(side: Sent) -> bool:
+    return side.unseen_bytes > 0 and side.packets - side.rsts > 2
+
+
 def _apart(packets: Sequence[Packet], client: bool) -> tuple[list[Packet], list[Packet]]:
-    """What the client, or the server, sent, and what the other end sent, RSTs aside."""
-    one: list[Packet] = []
-    other: list[Packet] = []
-    for packet in packets:
-        if not packet.flags & RST:
-            (one if packet.from_client == client else other).append(packet)
-    return one, other
+    """What the client, or the server, sent, and what the other end sent."""
+    of_client = list(filter(_from_client, packets))
+    of_server = list(filterfalse(_from_client, packets))
+    return (of_client, of_server) if client else (of_server, of_client)
+
+
+def _plain(packets: Sequence[Packet]) -> list[Packet]:
+    """The same, RSTs aside."""
+    return [one for one in packets if not one.flags & RST]
 
 
 def round_trip_ns(flow: Flow) -> int | None:
@@ -128,10 +143,6 @@ def cases(flow: Flow) -> list[Case]:
     return [Case(flow, rst, ttls, packets, by_side[rst.packet.from_client]) for rst, ttls in kept]
 
 
-def _place(packet: Packet) -> int:
-    return packet.place
-
-
 def is_copy(later: Packet, earlier: Packet) -> bool:
     """Whether both are one segment, seen twice on its way."""
     return (
@@ -148,6 +159,8 @@ def is_copy(later: Packet, earlier: Packet) -> bool:
 
 def without_copies(packets: Sequence[Packet]) -> list[Packet]:
     """The same segments, each once."""
+    if len(set(map(_numbers, packets))) == len(packets):
+        return list(packets)  # no two are alike
     kept: list[Packet] = []
     latest: dict[tuple[int, int, int], Packet] = {}
     for packet in packets:

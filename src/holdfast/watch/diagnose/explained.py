@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from holdfast.causes import CAUSES, Basis, Ending, Family, Severity, Trigger
 from holdfast.events import Endpoint, Evidence
@@ -50,8 +50,7 @@ class Step:
     deciding: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """The segments around a RST, as captured.
 
     Attributes:
@@ -87,8 +86,7 @@ class Window:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
+class Explained(NamedTuple):
     """One captured connection that met a RST; None is unknown. :meth:`as_json` gives the documented keys.
 
     What is only words is made when it is asked for: a capture may hold very many, and show few.

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from holdfast.causes import CAUSES, Basis, Ending, Severity
 from holdfast.events import Evidence
-from holdfast.watch.capture.flow import ClientBy, Flow, IcmpError, Moment
+from holdfast.watch.capture.flow import ClientBy, Flow, IcmpError
 from holdfast.watch.capture.flow import Side as Sent
 from holdfast.watch.diagnose.captured import find, stated_by
-from holdfast.watch.diagnose.case import Case, cases, round_trip_ns, unacked_bytes
+from holdfast.watch.diagnose.case import Case, cases, round_trip_ns
 from holdfast.watch.diagnose.explained import Explained, Window, other
 from holdfast.watch.diagnose.finding import Finding, Marks
 from holdfast.watch.diagnose.settle import settling
@@ -23,13 +23,14 @@ from holdfast.watch.diagnose.words import bytes_words
 STEPS_BEFORE, STEPS_AFTER = 14, 8
 """How many segments around the RST are kept for the diagram."""
 
+_OBEYED_ORDER = {"yes": 0, "unknown": 1, "no": 2}
+
 _PORT_UNREACHABLE = {False: ((3, 3), (3, 9), (3, 10), (3, 13)), True: ((1, 4), (1, 1), (1, 5), (1, 6))}
 _UNREACHABLE = {False: 3, True: 1}
 _TOO_BIG = {False: (3, 4), True: (2, 0)}
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A record, and what the rules about several connections still ask of its flow.
 
     Attributes:
@@ -74,8 +75,8 @@ def judge(flow: Flow, file: str) -> Judged | None:
     finding = find(case, valid, marks)
     evidence = (
         *finding.evidence,
-        *(one.evidence() for one in sorted(marks, key=lambda one: -abs(one.weight))),
-        *(Evidence(fact, 0) for fact in valid.facts),
+        *[one.evidence() for one in sorted(marks, key=_heaviest_first)],
+        *[Evidence(fact, 0) for fact in valid.facts],
         *_circumstances(case, found),
     )
     explained = _record(
@@ -91,7 +92,7 @@ def judge(flow: Flow, file: str) -> Judged | None:
     return Judged(
         explained,
         case.packet.seq,
-        frozenset((rst.packet.from_client, rst.packet.seq) for rst in flow.rsts),
+        frozenset([(rst.packet.from_client, rst.packet.seq) for rst in flow.rsts]),
         (flow.sent_by_client.isn, flow.sent_by_server.isn),
         case.packet.ttl,
         _ttls(flow, True),
@@ -107,10 +108,13 @@ def judge(flow: Flow, file: str) -> Judged | None:
     )
 
 
+def _heaviest_first(one: Sign) -> int:
+    return -abs(one.weight)
+
+
 def _deciding(found: Sequence[tuple[Case, Validity]]) -> tuple[Case, Validity]:
     """The RST that ended the connection, else the first that may have, else the first."""
-    order = {"yes": 0, "unknown": 1, "no": 2}
-    return min(found, key=lambda one: order[one[1].obeyed])
+    return min(found, key=lambda one: _OBEYED_ORDER[one[1].obeyed])
 
 
 def _ttls(flow: Flow, client: bool) -> tuple[int, int] | None:
@@ -194,8 +198,8 @@ def lost_words(unacked: int | None) -> str | None:
 
 
 def _in_flight(case: Case) -> int | None:
-    both = unacked_bytes(case.sender, case.receiver), unacked_bytes(case.receiver, case.sender)
-    return None if None in both else sum(one for one in both if one)
+    ours, theirs = case.sender_unacked, case.receiver_unacked
+    return None if ours is None or theirs is None else ours + theirs
 
 
 def _idle_s(case: Case) -> float | None:
@@ -212,15 +216,13 @@ def _circumstances(case: Case, found: Sequence[tuple[Case, Validity]]) -> list[E
     stated = stated_by(case)
     if stated is not None:
         facts.append(f"the RST carries {stated}")
-    ignored = sum(valid.obeyed == "no" for one, valid in found if one is not case)
+    ignored = sum([valid.obeyed == "no" for one, valid in found if one is not case])
     if ignored:
         facts.append(f"{ignored} other RST{'s' if ignored > 1 else ''} on this connection had no effect")
-    names: tuple[tuple[str, Moment, Moment], ...] = (
-        (case.claimed, case.sender, case.receiver),
-        (other(case.claimed), case.receiver, case.sender),
-    )
-    for side, sent, heard in names:
-        lost = unacked_bytes(sent, heard)
+    for side, lost in (
+        (case.claimed, case.sender_unacked),
+        (other(case.claimed), case.receiver_unacked),
+    ):
         if lost:
             facts.append(f"{bytes_words(lost)} of the {side} were not acknowledged")
     if case.lossy:
@@ -240,11 +242,10 @@ def _window(case: Case, valid: Validity, found: Sequence[Sign], marks: Marks) ->
     if valid.shown_by is not None and valid.obeyed == "no":
         notes.setdefault(valid.shown_by.place, "not reset")
     around = (*case.before[-STEPS_BEFORE:], case.packet, *case.after[:STEPS_AFTER])
-    if notes:
-        near = {one.place for one in around}
-        far = [one for one in (*case.before, *case.after) if one.place in notes and one.place not in near]
-        if far:
-            around = tuple(sorted((*around, *far), key=lambda one: one.place))
+    missing = [place for place in notes if not around[0].place <= place <= around[-1].place]
+    if missing:
+        far = [one for one in (*case.before, *case.after) if one.place in missing]
+        around = tuple(sorted((*around, *far), key=lambda one: one.place))
     bases = _base(case.flow.sent_by_server, case), _base(case.flow.sent_by_client, case)
     return Window(around, bases, notes, case.packet.place)
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 MODULUS = 1 << 32
+_HALF = MODULUS >> 1
 
 
 def ahead(one: int, other: int) -> int:
     """How far ``one`` lies ahead of ``other``: negative if behind; between -2**31 and 2**31 - 1."""
-    return (one - other + (MODULUS >> 1)) % MODULUS - (MODULUS >> 1)
+    return (one - other + _HALF) % MODULUS - _HALF
 
 
 def highest(one: int | None, other: int | None) -> int | None:

@@ -75,6 +75,8 @@ def ttl_distance(case: Case) -> int | None:
     low, high = case.sent.ttl_min, case.sent.ttl_max
     if low is None or high is None:
         return None
+    if len(case.ttls) == 1:
+        return _outside(case.packet.ttl, low, high)
     return min((_outside(ttl, low, high) for ttl in case.ttls), key=abs)
 
 
@@ -137,8 +139,9 @@ def _mirror(case: Case) -> Sign | None:
     if rst.ip_id and rst.ip_id == trigger.ip_id and rst.ip_id != case.sender.ip_id:
         return Sign(f"IP ID {rst.ip_id} is that of the segment it answers: turned around on the way", 3,
                     "same IP ID", here)  # fmt: skip
-    own = {one.window for one in case.said}
-    if rst.window and own and rst.window == trigger.window and rst.window not in own:
+    if not rst.window or rst.window != trigger.window:
+        return None
+    if case.said and all(one.window != rst.window for one in case.said):
         return Sign(f"window {rst.window} is that of the segment it answers, and never was that end's", 2,
                     "same window", here)  # fmt: skip
     return None
@@ -258,6 +261,8 @@ def _beyond(case: Case) -> Sign | None:
 
 def _changing_numbers(case: Case) -> Sign | None:
     """Growing numbers in RSTs of one direction, ahead of all sent or acknowledged (RST_SEQ_CHANGE)."""
+    if len(case.alike) < 2:
+        return None
     plain = [one.packet for one in case.alike]
     for first, second in zip(case.alike, case.alike[1:], strict=False):
         one, two = first.packet, second.packet
@@ -298,6 +303,8 @@ def _handshake(one: Packet, two: Packet) -> bool:
 
 def _changing_acks(case: Case) -> Sign | None:
     """RSTs that follow each other, with different acknowledgments of the unsent (RST_ACK_CHANGE)."""
+    if len(case.alike) < 2:
+        return None
     for first, second in zip(case.alike, case.alike[1:], strict=False):
         one, two = first.packet, second.packet
         if not one.flags & two.flags & ACK or one.ack == two.ack or two.time_ns - one.time_ns >= RACE_NS:
@@ -335,16 +342,15 @@ def _too_early(case: Case) -> Sign | None:
     if rtt_ns is None or rtt_ns < LEAST_RTT_NS or trigger is None:
         return None
     took_ns = rst.time_ns - trigger.time_ns
-    if took_ns < 0 or not _needs(rst, trigger, case):
+    early, prompt = took_ns * 2 < rtt_ns, rtt_ns * 8 <= took_ns * 10 and took_ns <= rtt_ns * 2
+    if took_ns < 0 or not (early or prompt) or not _needs(rst, trigger, case):
         return None
-    if took_ns * 2 < rtt_ns:
+    if early:
         fact = (
             f"it came {duration(took_ns)} after what it answers; that end is {duration(rtt_ns)} away and back"
         )
         return Sign(fact, 3, "too early", (trigger.place, rst.place))
-    if rtt_ns * 8 <= took_ns * 10 and took_ns <= rtt_ns * 2:
-        return Sign(f"it came one round trip ({duration(took_ns)}) after what it answers", -1)
-    return None
+    return Sign(f"it came one round trip ({duration(took_ns)}) after what it answers", -1)
 
 
 def _needs(rst: Packet, trigger: Packet, case: Case) -> bool:
@@ -374,7 +380,7 @@ def _own_shape(case: Case) -> Sign | None:
 
 def score(found: Sequence[Sign]) -> int:
     """The sum of the weights."""
-    return sum(one.weight for one in found)
+    return sum([one.weight for one in found])
 
 
 def deciding_places(found: Sequence[Sign]) -> dict[int, str]:

@@ -21,6 +21,8 @@ def stated_reason(rst: Segment) -> Evidence | None:
 
 def reason_in(payload: bytes) -> str | None:
     """The same in words: ``reason code 3: ...`` or ``the text '...'``; None if it is neither."""
+    if not payload:
+        return None
     said = payload.rstrip(b"\0\r\n")
     if said.startswith(_MAGIC) and len(said) >= 4:
         code = int.from_bytes(said[2:4], "big")

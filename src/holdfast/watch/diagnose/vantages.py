@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
@@ -83,10 +82,10 @@ def _joined(one: Judged, twin: Judged | None, other: Vantage, key: Key) -> Judge
     claimed = one.explained.claimed
     nearer = _nearer(_ttl(one, claimed), seen.client_ttl if claimed == "client" else seen.server_ttl)
     story = blake2s(repr(key).encode(), digest_size=8).hexdigest()
-    one = dataclasses.replace(one, explained=dataclasses.replace(one.explained, story=story))
+    one = one._replace(explained=one.explained._replace(story=story))
     if twin is not None and twin.explained.sender == "path" and twin.explained.claimed != claimed:
         # What passed here is an honest end's answer; the RST that ended its connection passed only there.
-        return dataclasses.replace(twin, explained=dataclasses.replace(twin.explained, story=story))
+        return twin._replace(explained=twin.explained._replace(story=story))
     if twin is not None and (claimed == "client", one.number) in twin.numbers:
         return _confirmed(one, twin, other)
     covered = other.first_ns - SKEW_NS <= one.explained.time_ns <= other.last_ns + SKEW_NS
@@ -131,11 +130,9 @@ def _never_sent(one: Judged, fact: str) -> Judged:
     else:
         cause = "path_firewall_reject" if one.answers or one.refused else "injected"
     changed = told(one, cause, "path", fact, PROOF)
-    return dataclasses.replace(
-        changed, explained=dataclasses.replace(changed.explained, score=explained.score + PROOF)
-    )
+    return changed._replace(explained=changed.explained._replace(score=explained.score + PROOF))
 
 
 def _noted(one: Judged, fact: str, weight: int) -> Judged:
     evidence = (Evidence(fact, weight), *one.explained.evidence)
-    return dataclasses.replace(one, explained=dataclasses.replace(one.explained, evidence=evidence))
+    return one._replace(explained=one.explained._replace(evidence=evidence))
