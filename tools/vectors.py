@@ -38,8 +38,8 @@ class Entropy:
 def conversation(mode: str) -> dict[str, object]:
     """A session that is begun, used, cut, resumed and closed; every flight in hexadecimal, in order."""
     psk = PSK if mode == "psk" else NO_KEY
-    near_channel = Channel(mode, b"", psk, X25519(), Entropy("client"))
-    far_channel = Channel(mode, b"", psk, X25519(), Entropy("server"))
+    near_channel = Channel(mode, b"", psk, X25519, Entropy("client"))
+    far_channel = Channel(mode, b"", psk, X25519, Entropy("server"))
     met: list[Session] = []
     host = Host(TERMS, Memory(), Entropy("host")(48))
     memory = Memory()

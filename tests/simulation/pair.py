@@ -69,7 +69,7 @@ class Pair:
         self.chance = random.Random(seed)
         self.now_s = 1000.0
         mode, psk = ("psk", PSK) if sealed else ("plain", NO_KEY)
-        self.channel = Channel(mode, b"", psk, QuickAgreement(), self.chance.randbytes)
+        self.channel = Channel(mode, b"", psk, QuickAgreement, self.chance.randbytes)
         self.host = Host(terms, Memory(1 << 22), self.chance.randbytes(48))
         self.memory = Memory(1 << 22)
         self.met: list[Session] = []

@@ -35,11 +35,11 @@ class Broken(AssertionError):
 class QuickAgreement:
     """A key agreement that keeps no secrets and takes no time: here only its shape counts."""
 
-    def public(self, private: bytes) -> bytes:
-        return hashlib.sha256(b"public" + private).digest()
+    def __init__(self, private: bytes) -> None:
+        self.public = hashlib.sha256(b"public" + private).digest()
 
-    def shared(self, private: bytes, public: bytes) -> bytes:
-        return hashlib.sha256(b"".join(sorted((self.public(private), public)))).digest()
+    def shared(self, public: bytes) -> bytes:
+        return hashlib.sha256(b"".join(sorted((self.public, public)))).digest()
 
 
 def stream(name: str, size: int) -> bytes:
@@ -357,7 +357,7 @@ class World:
         self.met: list[Session] = []
         mode = "psk" if plan.sealed else "plain"
         psk = PSK if plan.sealed else NO_KEY
-        self.channel = Channel(mode, b"", psk, agreement or QuickAgreement(), self.chance.randbytes)
+        self.channel = Channel(mode, b"", psk, agreement or QuickAgreement, self.chance.randbytes)
         there, back = stream(f"{plan.seed} there", plan.sizes[0]), stream(f"{plan.seed} back", plan.sizes[1])
         self.client, self.server = Client(self, "client", there, back), End(self, "server", back, there)
         rhythm = Rhythm(can_s=0.5, want_s=1.0, least_s=0.2)
@@ -464,4 +464,4 @@ class World:
 
 def run(seed: int, agreement: Agreement | None = None) -> World:
     """One seed, from its plan to its end."""
-    return World(Plan.of(seed), agreement or (X25519() if seed % 97 == 0 else None)).run()
+    return World(Plan.of(seed), agreement or (X25519 if seed % 97 == 0 else None)).run()

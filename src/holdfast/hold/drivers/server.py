@@ -114,6 +114,8 @@ class SessionServer:
         try:
             if self._target.scheme == "tcp":
                 check_plain(sock.getsockname()[0], self._key)
+            if self._target.scheme != "unix":
+                apply(self._policy.socket_policy, sock)  # every accepted socket inherits it
             sock.setblocking(False)
             self._server = await loop.create_server(
                 lambda: _Accepted(self),
@@ -218,12 +220,9 @@ class SessionServer:
         if link.over or self._closed:  # too many handshakes
             wire.abort()
             return
-        sock = transport.get_extra_info("socket")
         try:
             if self._target.scheme == "unix":
-                check_creds(sock, self._peers)
-            else:
-                apply(self._policy.socket_policy, sock)
+                check_creds(transport.get_extra_info("socket"), self._peers)
         except NotTrusted as error:
             LOGGER.warning("transport refused: %s", error)
             wire.abort()

@@ -33,7 +33,8 @@ class _Room(threading.local):
 
     def __init__(self) -> None:
         # A view, since asyncio's TLS writes into slices of it, and a slice of a bytearray is a copy.
-        self.buffer = memoryview(bytearray(HIGH_BYTES))
+        # It has room for two frames, so that most of them come whole.
+        self.buffer = memoryview(bytearray(2 * HIGH_BYTES))
 
 
 _ROOM = _Room()
@@ -143,8 +144,8 @@ class Wire(asyncio.BufferedProtocol):
                 if not parts:
                     break
                 transport.writelines(parts)
-                if sum(map(len, parts)) < HIGH_BYTES:
-                    break  # that was all
+                if not link.more:
+                    break
         finally:
             self._flushing = False
         if link.over:

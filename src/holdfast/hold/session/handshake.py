@@ -183,7 +183,7 @@ class Initiator:
         self._channel, self.session = channel, session
         self._transcript = channel.transcript()
         entropy = channel.entropy(ENTROPY_BYTES)
-        self._private, self._nonce = entropy[:KEY_BYTES], entropy[KEY_BYTES:]
+        self._pair, self._nonce = channel.agreement(entropy[:KEY_BYTES]), entropy[KEY_BYTES:]
         self._step = "client asked"
         self._state, self._key = session.state, session.key
         self._resuming = session.key is not None
@@ -203,7 +203,7 @@ class Initiator:
     def first(self) -> Said:
         """The first flight."""
         session, terms = self.session, self.session.terms
-        public = self._channel.agreement.public(self._private)
+        public = self._pair.public
         if self._resuming:
             asked: Hello | Resume = Resume(
                 version=VERSIONS[-1], nonce=self._nonce, public_key=public, session_id=session.id,
@@ -268,7 +268,7 @@ class Initiator:
     def _confirm(self, payload: Buffer) -> Said:
         answer, session = self._answer, self.session
         assert isinstance(answer, Welcome | ResumeOk)  # the step says so
-        shared = self._channel.agreement.shared(self._private, answer.public_key)
+        shared = self._pair.shared(answer.public_key)
         secrets = Secrets.derive(self._secret, shared, self._digest)
         if not check(mac(secrets.server_proof, self._digest), proof_of(payload)):
             raise Violation(Code.BAD_PROOF, "of the server")
@@ -410,9 +410,9 @@ class Responder:
     def _offer_it(
         self, kind: Kind, answer: Welcome | ResumeOk, entropy: bytes, secret: bytes, public: bytes
     ) -> Said:
-        private = entropy[:KEY_BYTES]
-        answer.public_key = self._channel.agreement.public(private)
-        shared = self._channel.agreement.shared(private, public)
+        pair = self._channel.agreement(entropy[:KEY_BYTES])
+        answer.public_key = pair.public
+        shared = pair.shared(public)
         payload = answer.SerializeToString()
         digest = self._transcript.add(kind, payload)
         self.secrets = Secrets.derive(secret, shared, digest)

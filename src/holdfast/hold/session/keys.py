@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,33 +27,40 @@ NO_KEY = bytes(KEY_BYTES)
 """In the place of a pre-shared key where there is none."""
 
 
-class Agreement(Protocol):
-    """A Diffie-Hellman function. The simulator has a quicker one that keeps no secrets."""
+class Pair(Protocol):
+    """One end's keys for one Diffie-Hellman exchange.
 
-    def public(self, private: bytes) -> bytes:
-        """The public key of a private one."""
+    Attributes:
+        public: what the peer is told.
+    """
 
-    def shared(self, private: bytes, public: bytes) -> bytes:
-        """What both ends share."""
+    public: bytes
+
+    def shared(self, public: bytes) -> bytes:
+        """What both ends share, from the peer's public key."""
+
+
+Agreement = Callable[[bytes], Pair]
+"""A Diffie-Hellman function, from a private key on. The simulator has a quicker one that keeps no secrets."""
 
 
 class X25519:
     """RFC 7748, by OpenSSL."""
 
-    def public(self, private: bytes) -> bytes:
-        """The public key of a private one."""
-        return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+    __slots__ = ("_key", "public")
 
-    def shared(self, private: bytes, public: bytes) -> bytes:
-        """What both ends share.
+    def __init__(self, private: bytes) -> None:
+        self._key = X25519PrivateKey.from_private_bytes(private)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def shared(self, public: bytes) -> bytes:
+        """What both ends share, from the peer's public key.
 
         Raises:
             Violation: that is no public key, or one with which nothing would be secret.
         """
         try:
-            return X25519PrivateKey.from_private_bytes(private).exchange(
-                X25519PublicKey.from_public_bytes(public)
-            )
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError as error:
             raise Violation(Code.MALFORMED, "a public key") from error
 

@@ -56,6 +56,7 @@ class Link:
         over: give the transport up: nothing more will come of it.
         life: what the heartbeat thinks of the peer.
         heart: the heartbeat, once up.
+        more: what there was to send did not fit into the last :meth:`pull`.
         goaway_s: the peer asked to come back on another transport, after so many seconds.
         denied: how a handshake was refused.
         carried: the sessions that it carried when it was lost.
@@ -101,7 +102,7 @@ class Link:
         self._rhythm = rhythm or (host.terms.rhythm if host is not None else Rhythm())
         self._on_session, self._on_over = on_session, on_over
         self.heart: Heartbeat | None = None
-        self.up = self.over = False
+        self.up = self.over = self.more = False
         self.life = Life.ALIVE
         self.goaway_s: float | None = None
         self.denied: Denied | None = None
@@ -172,6 +173,7 @@ class Link:
         for handle, session in list(self._sessions.items()):
             if handle not in self._waiting:
                 room -= self._emit(parts, handle, session, room)
+        self.more = room <= 0 and any(session.out.sendable() for session in self._sessions.values())
         if self.heart is not None:
             if parts:
                 self.heart.sent(now_s)

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from holdfast.errors import UsageError
 from holdfast.hold.options import apply
@@ -72,7 +73,7 @@ class Dialer:
             if address.family != socket.AF_UNIX and self.socket_policy is not None:
                 apply(self.socket_policy, sock)
             where = address.sockaddr[0] if address.family == socket.AF_UNIX else address.sockaddr
-            await loop.sock_connect(sock, where)
+            await connect(sock, where)
             if address.family == socket.AF_UNIX:
                 check_creds(sock, self.peers)
             name = self.target.host if self.tls is not None else None
@@ -87,6 +88,30 @@ class Dialer:
         except BaseException:
             transport.abort()
             raise
+
+
+async def connect(sock: socket.socket, where: str | bytes | tuple[Any, ...]) -> None:
+    """Connect a socket that does not block to an address that needs no lookup.
+
+    ``loop.sock_connect`` of uvloop hands every address to the resolver's threads, literal ones too.
+
+    Raises:
+        OSError: it could not be connected.
+    """
+    error = sock.connect_ex(where)
+    if error == errno.EINPROGRESS:
+        # On loopback the handshake was over before the call returned; asked again, the kernel says so.
+        error = sock.connect_ex(where)
+    if error == errno.EALREADY:
+        loop, settled = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(sock, settled.set)
+        try:
+            await settled.wait()
+        finally:
+            loop.remove_writer(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
 def _binding(transport: asyncio.BaseTransport) -> bytes:

@@ -58,7 +58,7 @@ def key_of(psk: bytes | str | os.PathLike[str] | None) -> bytes:
 def channel(target: Target, key: bytes, binding: bytes = b"") -> Channel:
     """What a handshake on a transport to this target is bound to."""
     mode = {"tls": "tls", "unix": "unix"}.get(target.scheme) or ("plain" if key is NO_KEY else "psk")
-    return Channel(mode, binding, key, X25519(), os.urandom)
+    return Channel(mode, binding, key, X25519, os.urandom)
 
 
 def check_plain(ip: str, key: bytes) -> None:

@@ -17,9 +17,11 @@ import holdfast
 from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
 from holdfast.hold.drivers.policy import Happened, SessionEvent
 from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.options import effective
 from holdfast.hold.session.terms import FIRST_WINDOW_BYTES, LEAST_WINDOW_BYTES, Memory
+from holdfast.hold.transports.dial import connect
 from holdfast.hold.transports.target import Target, is_loopback
-from holdfast.policy import Backoff
+from holdfast.policy import Backoff, SocketPolicy
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 POLICY = SessionPolicy(
@@ -282,3 +284,56 @@ def test_a_window_grows_to_a_fair_share_and_not_beyond() -> None:
     for _ in range(4):
         memory.enter(LEAST_WINDOW_BYTES)
     assert memory.resize(LEAST_WINDOW_BYTES, 1 << 30, LEAST_WINDOW_BYTES) == (1 << 20) // 8
+
+
+def test_both_ends_sockets_have_the_policys_options() -> None:
+    """The server's inherit them from the socket that listens."""
+    found: list[SocketPolicy] = []
+
+    async def handle(session: Session) -> None:
+        assert session.wire is not None and session.wire.transport is not None
+        found.append(effective(session.wire.transport))
+        await session.recv()
+
+    async def work() -> None:
+        async with (
+            holdfast.serve(handle, "tcp://127.0.0.1:0", policy=POLICY) as server,
+            holdfast.connect(server.url, policy=POLICY) as session,
+        ):
+            assert session.wire is not None and session.wire.transport is not None
+            found.append(effective(session.wire.transport))
+
+    run(work)
+    assert found == [POLICY.socket_policy] * 2
+
+
+def test_a_dial_that_is_refused_says_so_at_once() -> None:
+    async def work() -> None:
+        with socket.socket() as dialling, socket.socket() as closed:
+            dialling.setblocking(False)
+            closed.bind(("127.0.0.1", 0))
+            with pytest.raises(ConnectionRefusedError):
+                await connect(dialling, closed.getsockname())
+
+    run(work)
+
+
+@pytest.mark.slow
+def test_a_dial_that_takes_its_time_is_waited_for() -> None:
+    """The server's queue is full, so that the kernel does not answer until there is room."""
+
+    async def work() -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+            socket.create_connection(server.getsockname()),
+            socket.socket() as dialling,
+        ):
+            dialling.setblocking(False)
+            waiting = asyncio.create_task(connect(dialling, server.getsockname()))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            server.accept()[0].close()
+            await asyncio.wait_for(waiting, 5)
+            assert dialling.getpeername() == server.getsockname()
+
+    run(work)
