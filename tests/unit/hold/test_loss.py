@@ -101,7 +101,14 @@ def explaining() -> int:
     return sum(thread.name == "holdfast-explain" for thread in threading.enumerate())
 
 
+def await_no_lookup() -> None:
+    limit = time.monotonic() + 5
+    while explaining() and time.monotonic() < limit:
+        time.sleep(0.001)
+
+
 def test_a_silent_watch_costs_one_thread_for_each_error_and_few_in_all() -> None:
+    await_no_lookup()  # of an earlier test
     go_on = threading.Event()
     source = Source(SEEN, go_on)
     error = lose(source)
@@ -112,9 +119,7 @@ def test_a_silent_watch_costs_one_thread_for_each_error_and_few_in_all() -> None
     assert explaining() == MOST_LOOKUPS
     go_on.set()
     assert error.explain(5).cause == "linger_zero"
-    limit = time.monotonic() + 5
-    while explaining() and time.monotonic() < limit:
-        time.sleep(0.001)
+    await_no_lookup()
     assert error.again().explain(5).cause == "linger_zero"  # what was answered is not asked again
     assert explaining() == 0
 
