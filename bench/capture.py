@@ -40,6 +40,7 @@ print(reading.summary.packets, reading.summary.connections, flows)
 JUDGING = """
 import gc, sys, time
 from holdfast.watch.capture import read_captures, wire
+from holdfast.watch.capture.reading import BATCH
 from holdfast.watch.diagnose.judge import judge_all
 clock, decode, decoding_ns, judging_ns, kept = time.thread_time_ns, wire.flow, 0, 0, []
 def timed(record):
@@ -50,7 +51,7 @@ def timed(record):
     return flow
 wire.flow = timed
 gc.disable()  # as holdfast explain does
-for flows in read_captures([sys.argv[1]]).batches():
+for flows in read_captures([sys.argv[1]]).batches(BATCH):  # likewise
     began_ns = clock()
     kept += judge_all(flows, sys.argv[1])
     judging_ns += clock() - began_ns

@@ -76,4 +76,7 @@ def test_judging_many_at_once_says_the_same_as_one_by_one() -> None:
 def test_batches_are_all_the_flows() -> None:
     for capture in CAPTURES:
         alone = set(read_captures([str(capture)]))
-        assert {flow for some in read_captures([str(capture)]).batches() for flow in some} == alone
+        for least in (1, 1000):
+            batches = list(read_captures([str(capture)]).batches(least))
+            assert {flow for some in batches for flow in some} == alone
+            assert least == 1 or len(batches) <= 1
