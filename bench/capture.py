@@ -41,7 +41,8 @@ print(reading.summary.packets, reading.summary.connections, flows)
 JUDGING = """
 import gc, sys, time
 from holdfast.watch.capture import read_captures, wire
-from holdfast.watch.diagnose.judge import judge
+from holdfast.watch.capture.reading import BATCH
+from holdfast.watch.diagnose.judge import judge_all
 clock, decode, decoding_ns, judging_ns, kept = time.thread_time_ns, wire.flow, 0, 0, []
 def timed(record):
     global decoding_ns
@@ -51,9 +52,9 @@ def timed(record):
     return flow
 wire.flow = timed
 gc.disable()  # as holdfast explain does
-for flow in read_captures([sys.argv[1]]):
+for flows in read_captures([sys.argv[1]]).batches(BATCH):  # likewise
     began_ns = clock()
-    kept.append(judge(flow, sys.argv[1]))
+    kept += judge_all(flows, sys.argv[1])
     judging_ns += clock() - began_ns
 print(decoding_ns / len(kept) / 1000, judging_ns / len(kept) / 1000)
 """

@@ -101,8 +101,9 @@ def test_zero_is_a_fact_and_no_null() -> None:
     ],
 )
 def test_facts_are_frozen_and_have_no_room_for_more(fact: Any) -> None:
-    name = dataclasses.fields(fact)[0].name
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    # Evidence is a named tuple: an explained capture makes very many.
+    name = fact._fields[0] if isinstance(fact, tuple) else dataclasses.fields(fact)[0].name
+    with pytest.raises(AttributeError):  # FrozenInstanceError is one
         setattr(fact, name, None)
     assert not hasattr(fact, "__dict__")
 

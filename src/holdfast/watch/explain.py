@@ -16,10 +16,10 @@ from holdfast.watch.capture import wire
 from holdfast.watch.capture.flow import Progress, Summary
 from holdfast.watch.capture.live import listen
 from holdfast.watch.capture.read import read_captures
-from holdfast.watch.capture.reading import Reading
+from holdfast.watch.capture.reading import BATCH, Reading
 from holdfast.watch.diagnose.across import Opened, Ttls, refine
 from holdfast.watch.diagnose.explained import Explained
-from holdfast.watch.diagnose.judge import Judged, judge
+from holdfast.watch.diagnose.judge import Judged, judge_all
 from holdfast.watch.diagnose.vantages import Key, Sighting, Vantage, join, key_of
 
 CONNECTIONS = 500_000
@@ -192,8 +192,8 @@ class Explaining:
         found: list[Judged] = []
         untold = 0
         name = ", ".join(paths)
-        for flow in reading:
-            one = judge(flow, name)
+        least = 1 if self._live is not None else BATCH  # who listens wants to hear of each at once
+        for one in (one for flows in reading.batches(least) for one in judge_all(flows, name)):
             if one is None:
                 continue
             self.resets += 1

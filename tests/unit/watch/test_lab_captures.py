@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from lab_known import KNOWN, agrees
 
+from holdfast.watch.capture import read_captures
+from holdfast.watch.diagnose.judge import judge, judge_all
 from holdfast.watch.explain import Explaining
 
 FOLDER = Path(__file__).resolve().parents[2] / "captures/lab"
@@ -61,3 +63,20 @@ def test_a_capture_at_the_client_tells_what_the_server_could_not_see() -> None:
     places = [[str(FOLDER / f"injected.{place}.pcap")] for place in ("server", "client")]
     (only,) = Explaining(places).run().found
     assert (only.cause, only.sender, only.claimed) == ("injected", "path", "server")
+
+
+def test_judging_many_at_once_says_the_same_as_one_by_one() -> None:
+    flows = [flow for capture in CAPTURES for flow in read_captures([str(capture)])]
+    one_by_one = [judge(flow, "x") for flow in flows]
+    assert judge_all(flows, "x") == one_by_one
+    icmp = [at for at, one in enumerate(one_by_one) if one is None or one.explained.resets == 0]
+    assert icmp and len(icmp) < icmp[-1]  # they lie between the others, and take none of their answers
+
+
+def test_batches_are_all_the_flows() -> None:
+    for capture in CAPTURES:
+        alone = set(read_captures([str(capture)]))
+        for least in (1, 1000):
+            batches = list(read_captures([str(capture)]).batches(least))
+            assert {flow for some in batches for flow in some} == alone
+            assert least == 1 or len(batches) <= 1

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.resources
 import re
 from html.parser import HTMLParser
@@ -26,7 +25,7 @@ HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\0\ud800"
 
 def report(*scenarios: str, change: dict[str, object] | None = None) -> str:
     told = Explaining([[str(LAB / f"{name}.client.pcap") for name in scenarios]]).run()
-    found = [dataclasses.replace(one, **(change or {})) for one in told.found]  # type: ignore[arg-type]
+    found = [one._replace(**(change or {})) for one in told.found]  # type: ignore[arg-type]
     listed = worst_first(found)
     return page(listed, summarize(["a capture"], told.reads, found, listed), STYLE)
 
@@ -97,7 +96,7 @@ def test_a_page_about_nothing_says_so() -> None:
 def test_a_page_about_very_many_tells_the_worst_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.watch.report.page.STORIES", 7)
     told = Explaining([[str(LAB / "injected.client.pcap")]]).run()
-    many = [dataclasses.replace(told.found[0], time_ns=START_NS + at) for at in range(27)]
+    many = [told.found[0]._replace(time_ns=START_NS + at) for at in range(27)]
     text = page(many, summarize(["x"], told.reads, many, many), STYLE)
     assert text.count('class="card story"') == 7
     assert "20 more have no story here" in text
@@ -116,6 +115,6 @@ def explained() -> Explained:
 
 
 def test_the_first_of_the_list_is_the_worst() -> None:
-    mild, grave = dataclasses.replace(explained(), severity="info"), explained()  # type: ignore[arg-type]
-    more = dataclasses.replace(grave, unacked_bytes=9)
+    mild, grave = explained()._replace(severity="info"), explained()  # type: ignore[arg-type]
+    more = grave._replace(unacked_bytes=9)
     assert worst_first([mild, grave, more]) == [more, grave, mild]

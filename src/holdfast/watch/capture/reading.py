@@ -14,6 +14,9 @@ from holdfast.watch.capture import columns, wire
 from holdfast.watch.capture.flow import Damage, Flow, Progress, Summary
 from holdfast.watch.capture.parser import Parser
 
+BATCH = 64
+"""How many flows are given at once, at most: more of them are not in a processor's cache any more."""
+
 _PROGRESS_S = 0.1
 _ROWS_BYTES = 65536 * columns.ROW_LAYOUT.size
 
@@ -57,13 +60,26 @@ class Reading:
         return self
 
     def __next__(self) -> Flow:
-        while not self._ready:
-            if self._done:
-                raise StopIteration
+        if not self._read_on():
+            raise StopIteration
+        return wire.flow(self._ready.popleft())
+
+    def batches(self, least: int = 1) -> Iterator[list[Flow]]:
+        """The same, as many at a time as are complete, :data:`BATCH` at most.
+
+        Args:
+            least: read on until there are so many of them, or no more; with 1 none waits for others.
+        """
+        while self._read_on(least):
+            yield [wire.flow(self._ready.popleft()) for _ in range(min(BATCH, len(self._ready)))]
+
+    def _read_on(self, least: int = 1) -> bool:
+        """Read until so many flows are complete; False if there is none any more."""
+        while len(self._ready) < least and not self._done:
             self._step()
             self._take()
             self._progress()
-        return wire.flow(self._ready.popleft())
+        return bool(self._ready)
 
     def _step(self) -> None:
         """Feed the parser with one piece of what there is, or finish."""

@@ -357,9 +357,8 @@ def _needs(rst: Packet, trigger: Packet, case: Case) -> bool:
     """Whether the RST's numbers could only be known to somebody who had seen the trigger, and it was new."""
     earlier = case.heard[:-1]
     if rst.flags & ACK:
-        return rst.ack == trigger.after and trigger.length > 0 and all(
-            ahead(trigger.after, one.after) > 0 for one in earlier
-        )  # fmt: skip
+        after = trigger.after
+        return rst.ack == after and trigger.length > 0 and all(ahead(after, one.after) > 0 for one in earlier)
     return bool(trigger.flags & ACK) and rst.seq == trigger.ack and rst.seq not in acks_of(earlier)
 
 
