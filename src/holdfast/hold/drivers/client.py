@@ -8,7 +8,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +21,7 @@ from holdfast.hold.race import Address, Race
 from holdfast.hold.retry import Budget
 from holdfast.hold.session import core
 from holdfast.hold.session.core import Why
+from holdfast.hold.session.handshake import Channel
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import Memory
@@ -265,6 +266,10 @@ class Keeper:
             for task in running:
                 task.cancel()
 
+    async def _open(self, address: Address, changed: Callable[[Wire], object]) -> tuple[Wire, Channel]:
+        async with asyncio.timeout(self._policy.handshake_s):
+            return await self._dialer.open(address, lambda: Wire(changed))
+
     async def _try(self, address: Address) -> None:
         """One address: dial, shake hands."""
         one, policy = self.session.core, self._policy
@@ -275,9 +280,14 @@ class Keeper:
             self._changed(wire)
 
         began_s = now_s()
+        opening = asyncio.create_task(self._open(address, changed))
         try:
-            async with asyncio.timeout(policy.handshake_s):
-                wire, channel = await self._dialer.open(address, lambda: Wire(changed))
+            wire, channel = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # It lost the race. Uvloop 0.23 logs an error for each TLS handshake that is cancelled, so this
+            # one may come to its end.
+            opening.add_done_callback(_unwanted)
+            raise
         except ssl.SSLError as error:
             raise NotCarried(f"TLS: {error}") from error
         wire.carry(Link(channel, began_s, handshake_s=policy.handshake_s, rhythm=one.terms.rhythm))
@@ -302,6 +312,12 @@ def _seen(attempt: asyncio.Task[None]) -> None:
     """An attempt that failed when another had won already is nobody's concern."""
     if not attempt.cancelled():
         attempt.exception()
+
+
+def _unwanted(opening: asyncio.Task[tuple[Wire, Channel]]) -> None:
+    """A transport that comes when another has won."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].abort()
 
 
 def _reason(wire: Wire) -> Exception:

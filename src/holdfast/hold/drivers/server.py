@@ -34,6 +34,11 @@ Handle = Callable[[Session], Awaitable[None]]
 LOOK_S = 0.25
 """How often is looked at the sessions that are away."""
 
+BACKLOG, ACCEPTS = 1024, 16
+"""How many may wait to be accepted, and how many are in one turn: asyncio logs each that fails for want of a
+descriptor, and tries as many as the backlog that it is told.
+"""
+
 SWEEP_EVERY = 40
 """In looks: how often at all of them, also those whose handler has gone."""
 
@@ -122,8 +127,9 @@ class SessionServer:
                 sock=sock,
                 ssl=self._tls,
                 ssl_handshake_timeout=self._policy.handshake_s if self._tls else None,
-                backlog=1024,
+                backlog=ACCEPTS,
             )
+            sock.listen(BACKLOG)
         except BaseException:
             sock.close()
             raise
