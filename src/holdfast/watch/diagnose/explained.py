@@ -180,6 +180,8 @@ class Explained:
         host = f"host of {names[teller]}"
         said = said.replace("This host's", f"The {host}'s").replace("This host", f"The {host}")
         said = said.replace("this host", f"the {host}")
+        if self.sender == "unknown" and self.cause not in _ACCUSE_NOBODY:
+            said += " Or so that RST claims: who sent it cannot be told from here."
         return said[0].upper() + said[1:]
 
     def end(self, side: Side) -> Endpoint:
@@ -205,6 +207,9 @@ class Explained:
             "settle": list(self.settle),
         }
 
+
+_ACCUSE_NOBODY = ("connection_refused", "ignored_in_window", "ignored_out_of_window", "unrecognised_sender")
+"""Their sentences leave open who sent the RST."""
 
 _PLAIN_KEYS = (
     "id",
