@@ -21,6 +21,7 @@ from holdfast.watch.diagnose.across import Opened, Ttls, refine
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.judge import Judged, judge
 from holdfast.watch.diagnose.vantages import Key, Sighting, Vantage, join, key_of
+from holdfast.watch.diagnose.words import files_words
 
 CONNECTIONS = 500_000
 """So many connections of a capture are remembered to hold others against them, the latest ones."""
@@ -191,9 +192,8 @@ class Explaining:
             reading.stop()
         found: list[Judged] = []
         untold = 0
-        name = ", ".join(paths)
         for flow in reading:
-            one = judge(flow, name)
+            one = judge(flow, reading.paths)
             if one is None:
                 continue
             self.resets += 1
@@ -245,7 +245,7 @@ def _refined(found: list[Judged], connections: _Connections) -> list[Judged]:
 def _vantage(paths: Sequence[str], found: list[Judged], seen: _Connections, summary: Summary) -> Vantage:
     sightings = seen.sightings()
     return Vantage(
-        name=", ".join(paths),
+        name=files_words(paths),
         found=found,
         lookup=sightings.get,
         first_ns=summary.first_ns or 0,

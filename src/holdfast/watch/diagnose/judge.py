@@ -60,15 +60,15 @@ class Judged:
     lossy: bool = False
 
 
-def judge(flow: Flow, file: str) -> Judged | None:
+def judge(flow: Flow, files: Sequence[str]) -> Judged | None:
     """What became of a connection; None if nothing ended it (an ICMP error that it survived).
 
     Args:
-        file: the name of its capture, for the record.
+        files: names of the captures, in the order in which they are read; the record names its own.
     """
     found = [(case, validity(case)) for case in cases(flow)]
     if not found:
-        return _by_icmp(flow, file)
+        return _by_icmp(flow, files)
     case, valid = _deciding(found)
     marks = signs(case)
     finding = find(case, valid, marks)
@@ -86,7 +86,7 @@ def judge(flow: Flow, file: str) -> Judged | None:
         score(marks),
         _window(case, valid, marks, finding.marks),
         [one for one, _ in found],
-        file,
+        files[case.packet.source],
     )
     return Judged(
         explained,
@@ -255,7 +255,7 @@ def _base(side: Sent, case: Case) -> int:
     return side.first_seq if side.first_seq is not None else case.packet.seq
 
 
-def _by_icmp(flow: Flow, file: str) -> Judged | None:
+def _by_icmp(flow: Flow, files: Sequence[str]) -> Judged | None:
     """An ICMP error that ended the attempt to connect."""
     errors = [one for one in flow.icmp_errors if (one.kind, one.code) != _TOO_BIG[one.v6]]
     if not errors or flow.syn_ack_ns is not None or flow.sent_by_server.packets:
@@ -272,7 +272,7 @@ def _by_icmp(flow: Flow, file: str) -> Judged | None:
         ),
     )
     explained = Explained(
-        file=file,
+        file=files[error.source],
         number=error.number,
         time_ns=error.time_ns,
         client=flow.client,
