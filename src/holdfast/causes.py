@@ -829,9 +829,10 @@ _RECEIVED = (
     Cause(
         "connection_refused",
         Family.RECEIVED,
-        "{peer} refused the connection of {who}: nothing listens on that port.",
+        "The connection of {who} to {peer} was refused: nothing listens there, or a firewall rejects it.",
         (
-            "Start the service at the peer, or correct the address and port.",
+            "Start the service at the peer, or correct the address and port; if it does listen, look for a "
+            "firewall rule that rejects.",
             "Wait for readiness before clients are sent there, and retry with a delay.",
         ),
         why="The service is down, not ready, or on another address; or a firewall there answers with a RST.",

@@ -241,3 +241,33 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
         capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     assert picture.stat().st_size > 60_000  # a blank page has about 10 kB
+
+
+def test_many_files_are_named_in_few_words_and_each_record_by_its_own() -> None:
+    files = sorted(str(one) for one in LAB.glob("*.client.pcap"))
+    words = " ".join(explain(*files, "--limit", "0").out.split())
+    assert f"{len(files)} files, {files[0]} … {files[-1]}: 20" in words and files[1] not in words
+    records = map(json.loads, explain(INJECTED, RACE, "--json").out.splitlines())
+    assert [one["file"] for one in records] == [RACE, INJECTED]
+
+
+def test_a_sentence_claims_no_more_than_is_known() -> None:
+    refused = " ".join(explain(str(LAB / "connection_refused.client.pcap")).out.split())
+    assert "was refused: nothing listens there, or a firewall rejects it." in refused
+    assert "Capture both directions" not in refused  # nothing is missing: a RST is all that answered
+    claim = "Or so that RST claims: who sent it cannot be told from here."
+    unknown = " ".join(explain(str(LAB / "unknown_connection.client.pcap"), "--all").out.split())
+    assert claim in unknown and "unverifiable from here" in unknown
+    assert claim not in explain(str(LAB / "rebooted_peer.client.pcap"), "--all").out
+
+
+def test_a_page_on_standard_output_stands_there_alone() -> None:
+    done = explain(INJECTED, "--html", "-")
+    assert done.out.startswith("<!doctype html>") and done.out.count("<html") == 1
+    assert explain(INJECTED, "--html", "-", "--json").code == 2
+
+
+def test_a_closed_standard_input_is_said() -> None:
+    command = [sys.executable, "-m", "holdfast", "explain", "-"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "holdfast: standard input cannot be read: it is closed.\n")

@@ -134,7 +134,7 @@ any_segment = st.builds(
 def test_whatever_is_captured_is_told_in_every_face(segments: list[Seg]) -> None:
     """Hostile segments: nothing raises, and every word can be written, wherever it goes."""
     flow = flow_of(segments)
-    one = judge(flow, "x")
+    one = judge(flow, ["x"])
     if one is None:
         assert not flow.rsts
         return

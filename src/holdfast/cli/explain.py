@@ -102,6 +102,8 @@ def command(
         raise UsageError("--live goes with none of --vantage, --extract and --csv.")
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other.")
+    if html == "-" and (as_json or as_csv or interface is not None):
+        raise UsageError("--html - puts the page on standard output, where --json, --csv and --live write.")
     if [*files, *vantages].count("-") > 1:
         raise UsageError("standard input can be read once only.")
     wants = chooser(terms)
@@ -121,9 +123,9 @@ def command(
         render.talk().print(explained.summary(summed))
     elif as_json or as_csv:
         _print_records(listed, as_json)
-    else:
+    elif html != "-":
         _print_text(listed[:limit], len(listed), summed)
-    _warn(summed, told, as_text=not (as_json or as_csv))
+    _warn(summed, told, as_text=not (as_json or as_csv or html == "-"))
     if html is not None:
         _write(html, page(listed, summed, _style()))
     if extracted is not None:

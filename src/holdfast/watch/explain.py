@@ -21,6 +21,7 @@ from holdfast.watch.diagnose.across import Opened, Ttls, refine
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.judge import Judged, judge_all
 from holdfast.watch.diagnose.vantages import Key, Sighting, Vantage, join, key_of
+from holdfast.watch.diagnose.words import files_words
 
 CONNECTIONS = 500_000
 """So many connections of a capture are remembered to hold others against them, the latest ones."""
@@ -191,9 +192,8 @@ class Explaining:
             reading.stop()
         found: list[Judged] = []
         untold = 0
-        name = ", ".join(paths)
         least = 1 if self._live is not None else BATCH  # who listens wants to hear of each at once
-        for one in (one for flows in reading.batches(least) for one in judge_all(flows, name)):
+        for one in (one for flows in reading.batches(least) for one in judge_all(flows, reading.paths)):
             if one is None:
                 continue
             self.resets += 1
@@ -245,7 +245,7 @@ def _refined(found: list[Judged], connections: _Connections) -> list[Judged]:
 def _vantage(paths: Sequence[str], found: list[Judged], seen: _Connections, summary: Summary) -> Vantage:
     sightings = seen.sightings()
     return Vantage(
-        name=", ".join(paths),
+        name=files_words(paths),
         found=found,
         lookup=sightings.get,
         first_ns=summary.first_ns or 0,

@@ -18,7 +18,7 @@ C, S = 100, 500
 
 
 def judged(segments: list[Seg], client: Endpoint = CLIENT, server: Endpoint = SERVER) -> Judged:
-    found = judge(flow_of(segments, client, server), "capture")
+    found = judge(flow_of(segments, client, server), ["capture"])
     assert found is not None
     return found
 

@@ -67,8 +67,8 @@ def test_a_capture_at_the_client_tells_what_the_server_could_not_see() -> None:
 
 def test_judging_many_at_once_says_the_same_as_one_by_one() -> None:
     flows = [flow for capture in CAPTURES for flow in read_captures([str(capture)])]
-    one_by_one = [judge(flow, "x") for flow in flows]
-    assert judge_all(flows, "x") == one_by_one
+    one_by_one = [judge(flow, ["x"]) for flow in flows]
+    assert judge_all(flows, ["x"]) == one_by_one
     icmp = [at for at, one in enumerate(one_by_one) if one is None or one.explained.resets == 0]
     assert icmp and len(icmp) < icmp[-1]  # they lie between the others, and take none of their answers
 

@@ -145,7 +145,7 @@ class LiveReading(Reading):
         except ImportError:
             raise KernelUnavailable("Listening to an interface", "holdfast's C extension") from None
         self._capture = Capture(max_flows, ring_bytes, on_connections is not None)
-        super().__init__(self._capture, on_progress, on_connections)
+        super().__init__([interface], self._capture, on_progress, on_connections)
         self._interface = interface
         self._ring = _Ring(interface)
         self._capture.begin_live(self._ring.link)

@@ -68,19 +68,18 @@ class FileReading(Reading):
         on_progress: Callable[[Progress], None] | None,
         on_connections: Callable[[Any], None] | None,
     ) -> None:
-        super().__init__(parser, on_progress, on_connections)
-        self._paths = list(paths)
+        super().__init__(paths, parser, on_progress, on_connections)
         self._next_path = 0
         self._source: _Source | None = None
         self._read_bytes = 0  # of the files that are finished
-        sizes = [_size(path) for path in self._paths]
+        sizes = [_size(path) for path in self.paths]
         self._total_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
 
     def _step(self) -> None:
-        if self._stopped or (self._source is None and self._next_path == len(self._paths)):
+        if self._stopped or (self._source is None and self._next_path == len(self.paths)):
             self._finish()
         elif self._source is None:
-            self._source = _Source(stream.RawFile(self._paths[self._next_path]))
+            self._source = _Source(stream.RawFile(self.paths[self._next_path]))
             self._parser.begin_file(self._next_path)
             self._next_path += 1
         else:
@@ -88,7 +87,7 @@ class FileReading(Reading):
 
     def _where(self) -> tuple[str, int, int | None]:
         current = self._source.raw.read_bytes if self._source is not None else 0
-        return self._paths[max(0, self._next_path - 1)], self._read_bytes + current, self._total_bytes
+        return self.paths[max(0, self._next_path - 1)], self._read_bytes + current, self._total_bytes
 
     def _read(self, source: _Source) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,12 +26,15 @@ class Reading:
 
     def __init__(
         self,
+        paths: Sequence[str],
         parser: Parser,
         on_progress: Callable[[Progress], None] | None,
         on_connections: Callable[[Any], None] | None,
     ) -> None:
         if on_connections is not None and find_spec("numpy") is None:
             raise UsageError("Columns need numpy: install it (holdfast[capture] has it).")
+        self.paths = tuple(paths)
+        """Files in the order in which they are read (``Packet.source``), or the interface."""
         self._parser = parser
         self._on_progress, self._on_connections = on_progress, on_connections
         self._ready: deque[memoryview] = deque()

@@ -59,6 +59,8 @@ class RawFile:
         self.path = path
         self.read_bytes = self._asked_bytes = 0
         self._own = path != "-"
+        if not self._own and sys.stdin is None:
+            raise UsageError("standard input cannot be read: it is closed.")
         self._kept = b""
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if self._own else sys.stdin.fileno()

@@ -178,6 +178,8 @@ class Explained(NamedTuple):
         host = f"host of {names[teller]}"
         said = said.replace("This host's", f"The {host}'s").replace("This host", f"The {host}")
         said = said.replace("this host", f"the {host}")
+        if self.sender == "unknown" and self.cause not in _ACCUSE_NOBODY:
+            said += " Or so that RST claims: who sent it cannot be told from here."
         return said[0].upper() + said[1:]
 
     def end(self, side: Side) -> Endpoint:
@@ -203,6 +205,9 @@ class Explained(NamedTuple):
             "settle": list(self.settle),
         }
 
+
+_ACCUSE_NOBODY = ("connection_refused", "ignored_in_window", "ignored_out_of_window", "unrecognised_sender")
+"""Their sentences leave open who sent the RST."""
 
 _PLAIN_KEYS = (
     "id",

@@ -61,16 +61,16 @@ class Judged(NamedTuple):
     lossy: bool = False
 
 
-def judge(flow: Flow, file: str) -> Judged | None:
+def judge(flow: Flow, files: Sequence[str]) -> Judged | None:
     """What became of a connection; None if nothing ended it (an ICMP error that it survived).
 
     Args:
-        file: the name of its capture, for the record.
+        files: names of the captures, in the order in which they are read; the record names its own.
     """
-    return judge_all([flow], file)[0]
+    return judge_all([flow], files)[0]
 
 
-def judge_all(flows: Sequence[Flow], file: str) -> list[Judged | None]:
+def judge_all(flows: Sequence[Flow], files: Sequence[str]) -> list[Judged | None]:
     """:func:`judge` for each of some flows, in a quarter less time from about ten of them on.
 
     Each rule sees all flows before the next one does: so its code is still in the processor's caches.
@@ -94,13 +94,22 @@ def judge_all(flows: Sequence[Flow], file: str) -> list[Judged | None]:
         for (case, valid), own, finding in zip(deciding, marks, findings, strict=True)
     ]
     records = [
-        _record(case, valid, finding, facts, score(own), window, [one for one, _ in each], file)
+        _record(
+            case,
+            valid,
+            finding,
+            facts,
+            score(own),
+            window,
+            [one for one, _ in each],
+            files[case.packet.source],
+        )
         for (case, valid), own, finding, facts, window, each in zip(
             deciding, marks, findings, evidence, windows, resets, strict=True
         )
     ]
     judged = iter([_judged(record, case) for record, (case, _) in zip(records, deciding, strict=True)])
-    return [next(judged) if each else _by_icmp(flow, file) for flow, each in zip(flows, found, strict=True)]
+    return [next(judged) if each else _by_icmp(flow, files) for flow, each in zip(flows, found, strict=True)]
 
 
 def _judged(explained: Explained, case: Case) -> Judged:
@@ -272,7 +281,7 @@ def _base(side: Sent, case: Case) -> int:
     return side.first_seq if side.first_seq is not None else case.packet.seq
 
 
-def _by_icmp(flow: Flow, file: str) -> Judged | None:
+def _by_icmp(flow: Flow, files: Sequence[str]) -> Judged | None:
     """An ICMP error that ended the attempt to connect."""
     errors = [one for one in flow.icmp_errors if (one.kind, one.code) != _TOO_BIG[one.v6]]
     if not errors or flow.syn_ack_ns is not None or flow.sent_by_server.packets:
@@ -289,7 +298,7 @@ def _by_icmp(flow: Flow, file: str) -> Judged | None:
         ),
     )
     explained = Explained(
-        file=file,
+        file=files[error.source],
         number=error.number,
         time_ns=error.time_ns,
         client=flow.client,

@@ -33,7 +33,9 @@ def settling(finding: Finding, case: Case, valid: Validity) -> tuple[str, ...]:
         wanted.append(
             f"Capture longer, at the {other(case.claimed)}: what it does next shows whether it obeyed."
         )
-    if valid.place is Place.UNKNOWN or not case.sender.packets or not case.receiver.packets:
+    # What answers a SYN has said nothing before it.
+    mute = not case.sender.packets and not case.in_handshake
+    if valid.place is Place.UNKNOWN or mute or not case.receiver.packets:
         wanted.append("Capture both directions: one of them is missing around the RST.")
     if not case.flow.sent_by_client.isn and not case.flow.sent_by_server.isn:
         wanted.append(

@@ -12,7 +12,7 @@ from holdfast.events import Endpoint
 from holdfast.watch.capture.flow import Summary as Read
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.record import wall_time
-from holdfast.watch.diagnose.words import duration
+from holdfast.watch.diagnose.words import duration, files_words
 
 SENDERS = ("client", "server", "path", "unknown")
 
@@ -66,7 +66,7 @@ def summarize(
     told = {one.id for one in listed}
     folded = Counter(one.cause for one in found if one.id not in told)
     return Summary(
-        files=", ".join(names),
+        files=files_words(names),
         headline=_headline(listed, senders, folded.total()),
         span=_span(names, read),
         figures=(
@@ -107,9 +107,10 @@ def _headline(listed: Sequence[Explained], senders: Counter[str], folded: int) -
 
 def _span(names: Sequence[str], read: Read) -> str:
     if read.first_ns is None or read.last_ns is None:
-        return f"{', '.join(names)}: no packets"
+        return f"{files_words(names)}: no packets"
     begin = wall_time(read.first_ns)[:23].replace("T", " ")
-    return f"{', '.join(names)}: {begin} UTC, {duration(read.last_ns - read.first_ns)}, {read.bytes:,} bytes"
+    lasted = duration(read.last_ns - read.first_ns)
+    return f"{files_words(names)}: {begin} UTC, {lasted}, {read.bytes:,} bytes"
 
 
 def _warnings(reads: Sequence[Read]) -> Iterable[str]:

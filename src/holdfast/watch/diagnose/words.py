@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _FLAGS = (
     (0x02, "SYN"),
     (0x01, "FIN"),
@@ -29,6 +31,13 @@ def duration(ns: int) -> str:
             value = ns / size_ns
             return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
     return f"{ns} ns"
+
+
+def files_words(names: Sequence[str]) -> str:
+    """The names of captures; of more than three only how many, the first and the last."""
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{len(names):,} files, {names[0]} … {names[-1]}"
 
 
 def bytes_words(count: int) -> str:
