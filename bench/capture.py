@@ -54,7 +54,7 @@ wire.flow = timed
 gc.disable()  # as holdfast explain does
 for flows in read_captures([sys.argv[1]]).batches(BATCH):  # likewise
     began_ns = clock()
-    kept += judge_all(flows, sys.argv[1])
+    kept += judge_all(flows, sys.argv[1:2])
     judging_ns += clock() - began_ns
 print(decoding_ns / len(kept) / 1000, judging_ns / len(kept) / 1000)
 """
