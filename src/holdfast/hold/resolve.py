@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -64,6 +65,9 @@ class Resolver:
 
     def _literal(self, host: str, port: int) -> list[Address] | None:
         """The address that ``host`` spells out, which takes no name server; None if it is a name."""
+        with contextlib.suppress(OSError, ValueError):  # not this kind: ask
+            socket.inet_pton(socket.AF_INET, host)
+            return [Address(socket.AF_INET, (host, port))]
         try:
             return _addresses(self._lookup(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
         except socket.gaierror as error:
