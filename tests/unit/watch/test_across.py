@@ -160,6 +160,28 @@ def there(found: list[Judged], sighting: Sighting | None = None, reliable: bool 
 NEAR = Sighting((60, 60), (64, 64))
 
 
+def test_a_capture_that_ends_before_the_reset_proves_nothing_and_it_is_said() -> None:
+    ended = dataclasses.replace(there([], NEAR), last_ns=START_NS - 10_000_000_000, first_ns=0)
+    (only,) = join([judged([*HERE, RST_HERE])], ended)
+    assert "no packet from the time of this RST" in only.explained.evidence[0].fact
+    assert only.explained.evidence[0].weight == 0 and told(only) == told(judged([*HERE, RST_HERE]))
+
+
+@pytest.mark.parametrize(("window", "cause"), [(100, "closed_with_unread_data"), (400, "peer_aborted")])
+def test_a_window_that_shrank_shows_what_was_not_read(window: int, cause: str) -> None:
+    upload = [
+        Seg(0, True, SYN, C),
+        Seg(1, False, SYN | ACK, S, C + 1, window=65_000),
+        Seg(2, True, ACK, C + 1, S + 1),
+        Seg(3, True, ACK, C + 1, S + 1, data=600),
+        Seg(4, False, ACK, S + 1, C + 601, window=500),
+        Seg(5, False, ACK, S + 1, C + 601, data=24, window=window),
+        Seg(6, True, ACK, C + 601, S + 25),
+        Seg(7, False, RST | ACK, S + 25, C + 601),
+    ]
+    assert told(judged(upload)) == (cause, "server")
+
+
 def test_a_reset_that_never_left_its_sender_is_proof() -> None:
     (only,) = join([judged([*HERE, RST_HERE])], there([], NEAR))
     assert told(only) == ("injected", "path")

@@ -59,6 +59,13 @@ def test_an_honest_reset_has_no_sign_against_it(rst: Seg) -> None:
     assert max(facts(*TALK, rst).values()) <= 0
 
 
+def test_an_answer_comes_at_once() -> None:
+    words = "after the last segment that it could answer"
+    assert weight(words, *TALK, replace(ANSWER, ms=289)) is None
+    assert weight(words, *TALK, replace(ANSWER, ms=1132)) == 2
+    assert weight(words, *TALK, replace(OWN, ms=1132)) is None  # an abort answers nothing, and need not
+
+
 @pytest.mark.parametrize(("ttl", "expected"), [(52, -1), (53, 1), (51, 1), (54, 3), (128, 3)])
 def test_the_distance_of_its_sender(ttl: int, expected: int) -> None:
     assert weight("TTL", *TALK, replace(OWN, ttl=ttl)) == expected

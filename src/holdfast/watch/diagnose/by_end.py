@@ -20,7 +20,7 @@ from holdfast.watch.diagnose.finding import (
 )
 from holdfast.watch.diagnose.serial import ahead
 from holdfast.watch.diagnose.shape import is_active_shape, is_passive_shape
-from holdfast.watch.diagnose.signs import has_steady_ttl
+from holdfast.watch.diagnose.signs import has_steady_ttl, is_late
 from holdfast.watch.diagnose.words import bytes_words, duration
 
 IDLE_NS = 100_000_000
@@ -167,8 +167,21 @@ def _aborted(case: Case) -> Finding:
             lost=words,
             marks=_last_data(case),
         )
+    full = _filled_bytes(case)
+    if full:
+        words = f"about {bytes_words(full)}"
+        fact = f"its receive window had shrunk by {bytes_words(full)}: so much it had not read"
+        return Finding(
+            "closed_with_unread_data",
+            case.claimed,
+            (Evidence(fact, 3), *_gave_up_after(case)),
+            trigger=Trigger.ACTIVE,
+            lost=words,
+            marks=((case.said[-1], "window nearly closed"),),
+        )
     facts = [
-        Evidence("it had read and answered all that came, or nothing had come: an abort on purpose", 2),
+        Evidence("it had answered all that came, or nothing had come: SO_LINGER 0 does this", 2),
+        Evidence("a socket that was destroyed, or closed before it had read all, looks the same", 0),
         *_gave_up_after(case),
     ]
     if lost:
@@ -226,6 +239,14 @@ def _unanswered_bytes(case: Case) -> int:
             break
         total += one.payload_bytes
     return min(total, case.receiver.payload_bytes)
+
+
+def _filled_bytes(case: Case) -> int:
+    """By how much its receive window had shrunk when it spoke last; 0 for less than half."""
+    windows = [one.window for one in case.said if not one.flags & SYN]
+    if not windows or windows[-1] * 2 > max(windows):
+        return 0
+    return min(max(windows) - windows[-1] << (case.sent.window_scale or 0), case.receiver.payload_bytes)
 
 
 def _after_own_fin(case: Case) -> Finding:
@@ -322,6 +343,8 @@ def _unknown_there(case: Case) -> Finding:
         fact = f"it had given up: {bytes_words(lost)} of its own were never acknowledged"
         return concluded("late_segment", case, fact, 3, trigger=Trigger.PASSIVE)
     facts = [Evidence("bare RST in answer to a segment: its sender had no such connection (any more)", 3)]
+    if is_late(case):
+        facts = [Evidence("bare RST, as for a connection that its sender does not have (any more)", 1)]
     moved = [p.time_ns for p in case.before if trigger is not None and p.place < trigger.place]
     if trigger is not None and moved:
         idle_ns = trigger.time_ns - max(moved)

@@ -31,6 +31,10 @@ SAME_STREAM = 1 << 20
 """A number further ahead belongs to another connection whose SYN the capture missed."""
 
 BOTH_SIDES_NS = 5_000_000
+
+PROMPT_NS = 200_000_000
+"""A stack answers at once: an answer that comes later than this, and than a round trip, is none."""
+
 _NAMING = (Content.TLS_CLIENT_HELLO, Content.HTTP_REQUEST)
 
 
@@ -62,6 +66,7 @@ def signs(case: Case) -> list[Sign]:
         _changing_acks(case),
         _both_sides(case),
         _too_early(case),
+        _unprompted(case),
         _own_shape(case),
     ]
     return [one for one in found if one is not None]
@@ -360,6 +365,22 @@ def _needs(rst: Packet, trigger: Packet, case: Case) -> bool:
         after = trigger.after
         return rst.ack == after and trigger.length > 0 and all(ahead(after, one.after) > 0 for one in earlier)
     return bool(trigger.flags & ACK) and rst.seq == trigger.ack and rst.seq not in acks_of(earlier)
+
+
+def is_late(case: Case) -> bool:
+    """Whether the last segment that the RST can answer had come long before it."""
+    trigger = case.trigger
+    return trigger is not None and case.packet.time_ns - trigger.time_ns > max(PROMPT_NS, case.patience_ns)
+
+
+def _unprompted(case: Case) -> Sign | None:
+    """The bare RST of a stack that answers, and nothing to answer: no end's own decision looks so."""
+    rst, trigger = case.packet, case.trigger
+    if trigger is None or not (is_passive_shape(rst) and case.answers and is_late(case)):
+        return None
+    late = duration(rst.time_ns - trigger.time_ns)
+    fact = f"the shape of an answer, {late} after the last segment that it could answer"
+    return Sign(fact, 1 if case.lossy else 2, "answers nothing", (rst.place,))
 
 
 def _own_shape(case: Case) -> Sign | None:

@@ -90,7 +90,10 @@ def _joined(one: Judged, twin: Judged | None, other: Vantage, key: Key) -> Judge
         return _confirmed(one, twin, other)
     covered = other.first_ns - SKEW_NS <= one.explained.time_ns <= other.last_ns + SKEW_NS
     lossy = twin is not None and twin.lossy
-    if nearer is None or nearer <= 0 or not covered or lossy or not other.reliable:
+    if not covered:
+        fact = f"{other.name} has the connection, and no packet from the time of this RST: it proves nothing"
+        return _noted(one, fact, 0)
+    if nearer is None or nearer <= 0 or lossy or not other.reliable:
         return one
     fact = f"{other.name} was taken nearer to the {claimed}, and this RST is not in it: it was never sent"
     return _never_sent(one, fact)
