@@ -232,8 +232,9 @@ def _idle_s(case: Case) -> float | None:
     return _seconds(case.packet.time_ns - max(moved)) if moved else None
 
 
-def _seconds(ns: int) -> float:
-    return round(ns / 1e9, 6)
+def _seconds(ns: int) -> float | None:
+    """None where the times of the capture run backwards: a length below zero says nothing."""
+    return round(ns / 1e9, 6) if ns >= 0 else None
 
 
 def _circumstances(case: Case, found: Sequence[tuple[Case, Validity]]) -> list[Evidence]:
