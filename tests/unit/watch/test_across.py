@@ -224,5 +224,5 @@ def test_what_only_the_other_vantage_saw_comes_last() -> None:
 def test_a_time_that_runs_backwards_gives_no_length_below_zero() -> None:
     answer = Seg(1, False, RST | ACK, 0, C + 1, window=0, ip_id=0, options_bytes=0)
     flow = flow_of([Seg(0, True, SYN, C), answer], CLIENT, SERVER)
-    found = judge(dataclasses.replace(flow, first_ns=START_NS + 5_000_000_000), ["capture"])
+    found = judge(flow._replace(first_ns=START_NS + 5_000_000_000), ["capture"])
     assert found is not None and found.explained.lifetime_s is None
