@@ -109,7 +109,7 @@ class Matrix:
     def _make(self, name: str, family: int, count: int) -> Outcome:
         """The case; once more if the kernel never called a hook for one of its connections.
 
-        About one timer in two hundred goes untraced on a busy virtual machine, by perf as well
+        Now and then a program's timers go untraced on a busy virtual machine, by perf as well
         (docs/reference/limits.md), and a case must not fail by chance. One that fails twice does.
         """
         outcome = self._make_once(name, family, count)
