@@ -15,10 +15,8 @@ from holdfast.hold.asked import asked_deadline, asked_size
 from holdfast.hold.calls import Readable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.counters import Counters
-from holdfast.hold.first_error import Ended
 from holdfast.hold.front import front
 from holdfast.hold.stream_protocol import StreamProtocol
-from holdfast.hold.tls import TlsError
 
 CHUNK_BYTES = 1 << 18
 """How much of a send is handed over before the rest waits for the kernel."""
@@ -55,7 +53,7 @@ class Stream:
         return self.protocol.peer
 
     @property
-    def error(self) -> Ended | None:
+    def error(self) -> ConnectionLost | Truncated | None:
         """The first error that ended it, None while it lives."""
         return self.protocol.error
 
@@ -77,7 +75,6 @@ class Stream:
             DeadlineExceeded: nothing came; nothing is lost.
             ConnectionLost: the first error, again at every call, after all data was taken.
             Truncated: a TLS stream ended without close_notify.
-            TlsError: what came is no TLS.
             UsageError: the stream is closed, or another task is receiving; at once: ``n`` is negative, or the
                 deadline not a number.
         """
@@ -179,7 +176,7 @@ class Stream:
         except DeadlineExceeded as error:
             error.partial = self.inbox.peek(PARTIAL_BYTES)
             raise
-        except (ConnectionLost, Truncated, TlsError) as error:
+        except (ConnectionLost, Truncated) as error:
             error.partial = self.inbox.peek(len(self.inbox))
             raise
         finally:
@@ -245,8 +242,7 @@ async def serve(
 ) -> asyncio.Server:
     """A server that runs ``handle`` in a task for each connection, and closes its stream afterwards.
 
-    A :class:`ConnectionLost`, :class:`Truncated` or :class:`TlsError` that ``handle`` lets out ends that task
-    quietly: peers go.
+    A :class:`ConnectionLost` or :class:`Truncated` that ``handle`` lets out ends that task quietly: peers go.
     A connection for which no descriptor is left is closed, and the loop's exception handler is told.
 
     Args:
@@ -261,7 +257,7 @@ async def serve(
         async with stream:
             try:
                 await handle(stream)
-            except (ConnectionLost, Truncated, TlsError):
+            except (ConnectionLost, Truncated):
                 return
 
     def accept() -> StreamProtocol:

@@ -19,10 +19,8 @@ from holdfast.hold import calls
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
-from holdfast.hold.first_error import Ended
 from holdfast.hold.inbox import Inbox
-from holdfast.hold.loss import address, lost
-from holdfast.hold.tls import broken
+from holdfast.hold.loss import address, again, lost
 
 HIGH_WATER_BYTES = 1 << 18
 """With so much waiting to be taken, nothing more is read: the peer's kernel, then the peer, must wait."""
@@ -55,7 +53,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.inbox = Inbox()
         self.wanted = 0
         self.ended = self.full = False
-        self.error: Ended | None = None
+        self.error: ConnectionLost | Truncated | None = None
         self.local: str | None = None
         self.peer: str | None = None
         self.on_made: Callable[[], None] | None = None
@@ -169,7 +167,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
             self._take_the_rest(exc)
         elif self._tls is not None and not (self._clean_end or self._closing):
-            self.error = self.error or _tls_end(exc)
+            cut = Truncated(b"", "its TLS close_notify")
+            cut.__cause__ = exc  # what OpenSSL found wrong with the peer's bytes
+            self.error = self.error or cut
 
     def _take_the_rest(self, exc: OSError) -> None:
         """What the kernel still holds comes before the error that, perhaps, a send has met."""
@@ -300,10 +300,10 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._finish()
         self.transport.abort()
 
-    def latched(self, sent_bytes: int = 0) -> Ended:
+    def latched(self, sent_bytes: int = 0) -> ConnectionLost | Truncated:
         """The first error, to be raised once more."""
         assert self.error is not None
-        found = self.error.again(sent_bytes)
+        found = again(self.error, sent_bytes)
         found.__cause__ = self.error.__cause__
         return found
 
@@ -337,12 +337,3 @@ async def _look_once() -> None:
     # One turn of the loop to look at its sockets, one to run what it found there.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-
-
-def _tls_end(found: Exception | None) -> Ended:
-    """What ended a TLS connection without close_notify: bytes that are no TLS, or none."""
-    end: Ended = Truncated(b"", "its TLS close_notify")
-    if isinstance(found, ssl.SSLError) and not isinstance(found, ssl.SSLEOFError):
-        end = broken(found)
-    end.__cause__ = found
-    return end

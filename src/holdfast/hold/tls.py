@@ -178,15 +178,11 @@ class TlsCalls:
             except ssl.SSLEOFError as error:
                 raise _reset_or_cut(sock, error) from error
             except ssl.SSLError as error:
-                raise broken(error) from error
+                text = str(error.strerror or error)
+                raise TlsError(error.errno, text, error.reason, error.library) from error
             # The attempt came before: bytes that OpenSSL has decrypted make no socket readable.
             if end := limit.wait(events, wake_fd):
                 return end
-
-
-def broken(error: ssl.SSLError) -> TlsError:
-    """What OpenSSL found wrong with the peer's bytes, as ours."""
-    return TlsError(error.errno, str(error.strerror or error), error.reason, error.library)
 
 
 def _reset_or_cut(sock: socket.socket, error: ssl.SSLEOFError) -> OSError | Truncated:
