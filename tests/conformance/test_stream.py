@@ -118,6 +118,25 @@ def test_any_split_of_a_frame_gives_the_same_frame(pair: Pair, size: int) -> Non
     assert pair.near.recv_exactly(3) == b"abc"
 
 
+@pytest.mark.parametrize("size", [(1 << 15) + 1, 1 << 16, (1 << 16) + 1])
+def test_a_long_message_comes_whole_however_it_is_cut(pair: Pair, size: int) -> None:
+    message = BIG[5 : 5 + size]
+    with pytest.raises(DeadlineExceeded):
+        pair.near.recv_exactly(size, deadline=0.0)
+    pair.far.sendall(message + message[:1000])
+    assert pair.near.recv_exactly(size) == message
+    with pytest.raises(DeadlineExceeded) as caught:
+        pair.near.recv_exactly(size, deadline=soon())
+    assert caught.value.partial == message[:1000]
+    pair.far.sendall(message[1000:] + message[:1000])
+    assert [pair.near.recv_exactly(size), pair.near.recv_exactly(1000)] == [message, message[:1000]]
+    pair.far.sendall(message[:-1])
+    end(pair)
+    with pytest.raises(Truncated) as cut:
+        pair.near.recv_exactly(size)
+    assert cut.value.partial == message[:-1] == pair.near.recv_exactly(size - 1)
+
+
 def test_a_stream_that_ends_inside_a_frame_is_truncated_and_keeps_its_bytes(pair: Pair) -> None:
     pair.far.sendall(b"abc")
     end(pair)

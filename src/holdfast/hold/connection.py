@@ -31,6 +31,7 @@ from holdfast.hold.counters import Counters
 from holdfast.hold.first_error import Ended, FirstError
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.inbox import Inbox
+from holdfast.hold.inbox_portable import CAPACITY_BYTES
 from holdfast.hold.loss import (
     address,
     is_half_closed,
@@ -47,6 +48,10 @@ from holdfast.linux import states
 _T = TypeVar("_T", bound=int | bytes)
 
 _PAST = -math.inf  # a deadline that lets a call take what is there and never wait
+
+ALONE_BYTES = CAPACITY_BYTES // 2
+"""A longer message has the inbox to itself: one read brings no second one. If it is all there, it need not
+pass through, which would copy it once more. (Over TLS it is never all there: a record is shorter.)"""
 
 VERDICT_S = 0.2
 """The longest that a call waits for one in another thread to tell the error that it has met: it is on its way
@@ -122,9 +127,7 @@ class Connection:
         with self._receiving:
             if n <= 0 or len(self._inbox):
                 return self._inbox.take(n)
-            return self._pull(
-                lambda at_s: self._calls.receive(self._sock, n, at_s, self._wake.fd), b"", limit_s
-            )
+            return self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
 
     def recv_into(self, buffer: Writable, *, deadline: float | None = None) -> int:
         """How many bytes were put at the start of ``buffer``; 0 at the end of the stream. Errors as recv."""
@@ -148,6 +151,12 @@ class Connection:
         with self._receiving:
             if (frame := self._inbox.take_exactly(n)) is not None:
                 return frame
+            if ALONE_BYTES < n <= CAPACITY_BYTES and self._tls is None and not len(self._inbox):
+                frame = self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
+                if len(frame) == n:
+                    return frame
+                self._inbox.space()[: len(frame)] = frame
+                self._inbox.add(len(frame))
             return self._frame(
                 lambda: self._inbox.take_exactly(n), lambda: f"the {n} bytes asked for", limit_s
             )
@@ -279,6 +288,9 @@ class Connection:
         """The most that receiving can bring without waiting."""
         held = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
         return held + unread_bytes(self._sock)
+
+    def _receive(self, n: int, limit_s: float) -> bytes | int:
+        return self._calls.receive(self._sock, n, limit_s, self._wake.fd)
 
     def _fill(self, limit: float) -> int:
         count = self._pull_into(self._inbox.space(), limit)

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.hold.connection import Connection
+from holdfast.hold.loss import unread_bytes
 
 
 @pytest.fixture
@@ -305,6 +307,19 @@ def test_the_first_error_keeps_nothing_of_its_caller(pair: Pair) -> None:
     left = use()
     gc.collect()
     assert isinstance(near.error, ConnectionReset) and left() is None
+
+
+def test_a_long_message_that_is_all_there_is_not_copied_through_the_inbox(pair: Pair) -> None:
+    near, far = pair
+    message = bytes(range(256)) * 256
+    far.sendall(message)
+    while unread_bytes(near.sock) < len(message):
+        pass
+    tracemalloc.start()
+    received = near.recv_exactly(len(message))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert received == message and peak_bytes < 3 * len(message) // 2
 
 
 def test_a_long_delimiter_makes_no_long_sentence(pair: Pair) -> None:
