@@ -366,7 +366,8 @@ class Connection:
         if not self._first.latch(error, self._phase(), sent_bytes):
             self._drained = False  # a mistake of the caller (EFAULT), not the end of the connection
             raise error
-        raise self._latched(sent_bytes) from error
+        # Ours would only repeat the sentence; OpenSSL's error, which it was made of, has another.
+        raise self._latched(sent_bytes) from (error.__cause__ if isinstance(error, Gathered) else error)
 
     def _phase(self) -> Phase:
         return Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self._ended else Phase.OPEN

@@ -35,7 +35,7 @@ _RAGGED = "suppress_ragged_eofs"  # an attribute that typeshed does not know
 
 
 class TlsError(Gathered, ssl.SSLError):
-    """What came is no TLS, or breaks its rules: the connection cannot go on.
+    """What came is no TLS, breaks its rules or is the peer's alert: the connection cannot go on.
 
     Attributes:
         reason: OpenSSL's name for it, such as ``WRONG_VERSION_NUMBER``.
@@ -55,6 +55,11 @@ class TlsError(Gathered, ssl.SSLError):
         return cls(error.errno, str(error.strerror or error), error.reason, error.library)
 
     def __str__(self) -> str:
+        if "_ALERT_" in self.reason:  # RFC 8446 6: the other end has found something wrong, and says so
+            return (
+                f"The peer refused to go on, by a TLS alert: {self.reason}. Look into its log, and "
+                "compare what it demands of versions and certificates with what this end offers."
+            )
         return (
             f"The connection broke the rules of TLS: {self.reason or self.strerror}. Close it, and check "
             "that both ends speak TLS on this port, with a version that they share."
