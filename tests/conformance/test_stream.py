@@ -25,6 +25,7 @@ from holdfast.errors import (
     Truncated,
     UsageError,
 )
+from holdfast.hold.tls import TlsError
 
 BIG = bytes(range(256)) * (1 << 15)  # 8 MiB: more than a socket buffer holds here
 
@@ -115,6 +116,25 @@ def test_any_split_of_a_frame_gives_the_same_frame(pair: Pair, size: int) -> Non
         time.sleep(0.001)
     assert pair.near.recv_until(b"\r\n", 64) == b"0123456789\r\n"
     assert pair.near.recv_exactly(3) == b"abc"
+
+
+@pytest.mark.parametrize("size", [(1 << 15) + 1, 1 << 16, (1 << 16) + 1])
+def test_a_long_message_comes_whole_however_it_is_cut(pair: Pair, size: int) -> None:
+    message = BIG[5 : 5 + size]
+    with pytest.raises(DeadlineExceeded):
+        pair.near.recv_exactly(size, deadline=0.0)
+    pair.far.sendall(message + message[:1000])
+    assert pair.near.recv_exactly(size) == message
+    with pytest.raises(DeadlineExceeded) as caught:
+        pair.near.recv_exactly(size, deadline=soon())
+    assert caught.value.partial == message[:1000]
+    pair.far.sendall(message[1000:] + message[:1000])
+    assert [pair.near.recv_exactly(size), pair.near.recv_exactly(1000)] == [message, message[:1000]]
+    pair.far.sendall(message[:-1])
+    end(pair)
+    with pytest.raises(Truncated) as cut:
+        pair.near.recv_exactly(size)
+    assert cut.value.partial == message[:-1] == pair.near.recv_exactly(size - 1)
 
 
 def test_a_stream_that_ends_inside_a_frame_is_truncated_and_keeps_its_bytes(pair: Pair) -> None:
@@ -352,3 +372,25 @@ def test_a_stream_cut_without_farewell_is_truncated(pair: Pair) -> None:
         pair.near.recv(1)
     with pytest.raises(Truncated):
         pair.near.recv_exactly(1)
+
+
+@only(TLS)
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x17\x03\x03\x00\x20" + bytes(32)], ids=["plain text", "damaged"]
+)
+def test_what_is_no_tls_is_told_as_such_by_every_later_call(pair: Pair, garbage: bytes) -> None:
+    pair.far.sendall(b"said before")
+    settle(pair.near, 11)
+    with socket.socket(fileno=pair.far.detach()) as raw:
+        raw.sendall(garbage)
+        with pytest.raises(TlsError) as caught:
+            pair.near.recv_exactly(99, deadline=soon(10))
+        assert caught.value.reason and caught.value.partial == b"said before"
+        assert pair.near.recv_exactly(11) == b"said before"
+        calls: list[Any] = [
+            lambda: pair.near.recv(1), lambda: pair.near.sendall(b"x"), lambda: pair.near.recv_until(b"x", 9)
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises(TlsError) as later:
+                call()
+            assert later.value.reason == caught.value.reason

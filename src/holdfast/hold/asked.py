@@ -1,4 +1,4 @@
-"""What callers ask for, checked before anything is waited for."""
+"""What callers ask for: checked before anything is waited for, and named in errors."""
 
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
@@ -7,6 +7,9 @@ import math
 from operator import index
 
 from holdfast.errors import UsageError
+
+SHOWN_BYTES = 32
+"""How much of a delimiter an error shows."""
 
 
 def asked_size(n: int) -> int:
@@ -21,18 +24,22 @@ def asked_size(n: int) -> int:
     return size
 
 
-def asked_deadline(deadline: float | None) -> None:
-    """Refuse a deadline that would never pass.
+def asked_deadline(deadline: float | None) -> float:
+    """When to stop waiting: infinity for None, which is no deadline at all.
 
     Raises:
         TypeError: neither a number nor None.
-        UsageError: nan.
+        UsageError: nan, which would never pass.
     """
-    if deadline is not None and math.isnan(deadline):
+    if deadline is None:
+        return math.inf
+    if math.isnan(deadline):
         raise UsageError(f"the deadline is {deadline}; give seconds of time.monotonic(), or None")
+    return float(deadline)
 
 
-def moment(deadline: float | None) -> float:
-    """The deadline as a number, checked; infinity for None, which is no deadline at all."""
-    asked_deadline(deadline)
-    return math.inf if deadline is None else deadline
+def named_delimiter(delimiter: bytes) -> str:
+    """A delimiter in a sentence: its first bytes, if it is long."""
+    if len(delimiter) <= SHOWN_BYTES:
+        return f"the delimiter {delimiter!r}"
+    return f"the delimiter {delimiter[:SHOWN_BYTES]!r}... of {len(delimiter)} bytes"

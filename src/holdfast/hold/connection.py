@@ -23,7 +23,7 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.hold import calls
-from holdfast.hold.asked import moment
+from holdfast.hold.asked import asked_deadline, named_delimiter
 from holdfast.hold.calls import WOKEN, Calls, Readable, Writable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.classify import Phase
@@ -31,6 +31,7 @@ from holdfast.hold.counters import Counters
 from holdfast.hold.first_error import Ended, FirstError
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.inbox import Inbox
+from holdfast.hold.inbox_portable import CAPACITY_BYTES
 from holdfast.hold.loss import (
     address,
     is_half_closed,
@@ -48,8 +49,9 @@ _T = TypeVar("_T", bound=int | bytes)
 
 _PAST = -math.inf  # a deadline that lets a call take what is there and never wait
 
-SHOWN_BYTES = 32
-"""How much of a delimiter an error shows."""
+ALONE_BYTES = CAPACITY_BYTES // 2
+"""A longer message has the inbox to itself: one read brings no second one. If it is all there, it need not
+pass through, which would copy it once more. (Over TLS it is never all there: a record is shorter.)"""
 
 VERDICT_S = 0.2
 """The longest that a call waits for one in another thread to tell the error that it has met: it is on its way
@@ -121,21 +123,21 @@ class Connection:
             TlsError: what came is no TLS.
             UsageError: the connection is closed, another thread is receiving, or a number makes no sense.
         """
+        limit_s = asked_deadline(deadline)
         with self._receiving:
             if n <= 0 or len(self._inbox):
                 return self._inbox.take(n)
-            return self._pull(
-                lambda limit: self._calls.receive(self._sock, n, limit, self._wake.fd), b"", moment(deadline)
-            )
+            return self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
 
     def recv_into(self, buffer: Writable, *, deadline: float | None = None) -> int:
         """How many bytes were put at the start of ``buffer``; 0 at the end of the stream. Errors as recv."""
+        limit_s = asked_deadline(deadline)
         # Views are released, here and in sendall(): the traceback of an error keeps them, and with them the
         # caller's buffer could not be resized.
         with self._receiving, memoryview(buffer) as whole, whole.cast("B") as view:
             if not view or len(self._inbox):
                 return self._inbox.take_into(view)
-            return self._pull_into(view, moment(deadline))
+            return self._pull_into(view, limit_s)
 
     def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes.
@@ -145,11 +147,18 @@ class Connection:
             DeadlineExceeded, Cancelled, ConnectionLost: as recv; ``partial`` shows what came, which stays
                 here for the next call.
         """
+        limit_s = asked_deadline(deadline)
         with self._receiving:
             if (frame := self._inbox.take_exactly(n)) is not None:
                 return frame
+            if ALONE_BYTES < n <= CAPACITY_BYTES and self._tls is None and not len(self._inbox):
+                frame = self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
+                if len(frame) == n:
+                    return frame
+                self._inbox.space()[: len(frame)] = frame
+                self._inbox.add(len(frame))
             return self._frame(
-                lambda: self._inbox.take_exactly(n), lambda: f"the {n} bytes asked for", moment(deadline)
+                lambda: self._inbox.take_exactly(n), lambda: f"the {n} bytes asked for", limit_s
             )
 
     def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
@@ -164,11 +173,10 @@ class Connection:
             LimitExceeded: the frame is longer; its bytes stay here.
             Truncated, DeadlineExceeded, Cancelled, ConnectionLost: as :meth:`recv_exactly`.
         """
+        limit_s = asked_deadline(deadline)
         with self._receiving:
             return self._frame(
-                lambda: self._inbox.take_until(delimiter, limit),
-                lambda: f"the delimiter {_shown(delimiter)}",
-                moment(deadline),
+                lambda: self._inbox.take_until(delimiter, limit), lambda: named_delimiter(delimiter), limit_s
             )
 
     def peek(self, n: int) -> bytes:
@@ -194,17 +202,17 @@ class Connection:
             UsageError: the connection is closed, another thread is sending, the deadline is no number, or
                 other bytes than the rest were given after a TLS send that ended early.
         """
+        limit_s, sent = asked_deadline(deadline), 0
         with self._sending, memoryview(data) as whole, whole.cast("B") as view:
-            limit, sent = moment(deadline), 0
             if self.error is not None:
                 raise self._latched()
             while sent < len(view):
                 with view[sent : sent + PIECE_BYTES] as piece:
-                    count = self._push(piece, limit, sent)
+                    count = self._push(piece, limit_s, sent)
                 sent += count
                 self._bytes_sent += count
                 self._sends += 1
-                if sent < len(view) and time.monotonic() >= limit:
+                if sent < len(view) and time.monotonic() >= limit_s:
                     raise DeadlineExceeded(sent_bytes=sent)
 
     def shutdown_write(self) -> None:
@@ -281,6 +289,9 @@ class Connection:
         held = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
         return held + unread_bytes(self._sock)
 
+    def _receive(self, n: int, limit_s: float) -> bytes | int:
+        return self._calls.receive(self._sock, n, limit_s, self._wake.fd)
+
     def _fill(self, limit: float) -> int:
         count = self._pull_into(self._inbox.space(), limit)
         self._inbox.add(count)
@@ -348,13 +359,15 @@ class Connection:
         """Raise the first error of the connection, which is this one if there was none."""
         if self._receiving.closed:  # by a signal handler in the middle of the call
             raise Cancelled(sent_bytes=sent_bytes) from None
+        self._shut = self._shut or is_half_closed(self._sock)  # by the owner, through the socket itself
         hearsay = isinstance(error, Truncated) or (error.errno == EPIPE and not self._shut)
         if hearsay and is_over(self._sock):
             self._await_verdict()
         if not self._first.latch(error, self._phase(), sent_bytes):
             self._drained = False  # a mistake of the caller (EFAULT), not the end of the connection
             raise error
-        raise self._latched(sent_bytes) from error
+        # Ours would only repeat the sentence; OpenSSL's error, which it was made of, has another.
+        raise self._latched(sent_bytes) from (error.__cause__ if isinstance(error, Gathered) else error)
 
     def _phase(self) -> Phase:
         return Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self._ended else Phase.OPEN
@@ -372,10 +385,3 @@ def _was_connected(sock: socket.socket) -> bool:
 
 def _ended_early(end: object, sent_bytes: int = 0) -> DeadlineExceeded | Cancelled:
     return Cancelled(sent_bytes=sent_bytes) if end == WOKEN else DeadlineExceeded(sent_bytes=sent_bytes)
-
-
-def _shown(delimiter: bytes) -> str:
-    """A delimiter for a sentence: its first bytes, if it is long."""
-    if len(delimiter) <= SHOWN_BYTES:
-        return repr(delimiter)
-    return f"{delimiter[:SHOWN_BYTES]!r}... of {len(delimiter)} bytes"

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from weakref import ref
 
 from holdfast.errors import DeadlineExceeded, UsageError
-from holdfast.hold.asked import moment
+from holdfast.hold.asked import asked_deadline
 
 try:
     from holdfast._native import recv_datagrams, send_datagrams
@@ -262,7 +262,7 @@ def _limit(sock: socket.socket, deadline: float | None) -> float:
         if timeout is None:
             return math.inf
         return time.monotonic() + timeout if timeout else -math.inf
-    return moment(deadline)
+    return asked_deadline(deadline)
 
 
 def _nothing(sock: socket.socket, deadline: float | None, sent_bytes: int = 0) -> OSError:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from holdfast.errors import DeadlineExceeded, UsageError
-from holdfast.hold.asked import moment
+from holdfast.hold.asked import asked_deadline
 from holdfast.hold.datagrams import ANY_UDP_BYTES, Batch, attempt
 
 __all__ = ["DatagramReader"]
@@ -64,7 +64,7 @@ class DatagramReader:
         """
         if self._busy:
             raise UsageError("Another task receives from this reader; make one reader for each socket.")
-        limit = moment(deadline)
+        limit = asked_deadline(deadline)
         self._busy = True
         try:
             await self._take_turns()

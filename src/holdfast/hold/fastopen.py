@@ -24,7 +24,7 @@ from holdfast.errors import (
     KernelUnavailable,
     UsageError,
 )
-from holdfast.hold.asked import moment
+from holdfast.hold.asked import asked_deadline
 from holdfast.hold.classify import Phase
 from holdfast.hold.dial import connect, failure, host_and_port
 from holdfast.hold.forks import freed, mended_in_child
@@ -170,7 +170,7 @@ class FastOpen:
             DeadlineExceeded: time was up meanwhile, after ``sent_bytes``.
         """
         host, port = host_and_port(address)
-        limit = moment(deadline)
+        limit = asked_deadline(deadline)
         if not first:
             raise UsageError("There is no first message: connect without Fast Open.")
         found = _addresses(host, port, limit, resolver)

@@ -11,7 +11,7 @@ import termios
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from holdfast.errors import ConnectionLost, Loss, Truncated
+from holdfast.errors import ConnectionLost, Loss
 from holdfast.events import Endpoint
 from holdfast.hold.cause_source import CauseSource, asker
 from holdfast.hold.classify import Figures, Phase, classify
@@ -159,8 +159,3 @@ def conclude(
     )
     ask = asker(source, facts.cookie, facts.local, facts.peer)
     return verdict.error(facts, sent_bytes=sent_bytes, ask=ask)
-
-
-def again(error: ConnectionLost | Truncated, sent_bytes: int) -> ConnectionLost | Truncated:
-    """The first error of a connection, for one more call."""
-    return error.again(sent_bytes)

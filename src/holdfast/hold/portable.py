@@ -12,7 +12,7 @@ from errno import EAGAIN, EBADF
 from os import strerror
 from typing import TypeVar
 
-from holdfast.hold.asked import moment
+from holdfast.hold.asked import asked_deadline
 
 _T = TypeVar("_T")
 
@@ -86,7 +86,7 @@ def _twin(sock: socket.socket) -> Iterator[socket.socket]:
 def _move(
     attempt: Callable[[], _T], sock: socket.socket, events: int, deadline: float | None, wake_fd: int | None
 ) -> _T | int:
-    moment(deadline)  # refused even if nothing is waited for, as the compiled calls do
+    asked_deadline(deadline)  # refused even if nothing is waited for, as the compiled calls do
     limit: Limit | None = None
     while True:
         try:
@@ -108,7 +108,7 @@ class Limit:
         self._may_wait = timeout != 0.0
         if deadline is None:
             deadline = None if timeout is None else time.monotonic() + timeout
-        self._deadline_s = moment(deadline)
+        self._deadline_s = asked_deadline(deadline)
         self._polled = False  # poll has called the socket ready, and the caller comes again
 
     def wait(self, events: int, wake_fd: int | None) -> int:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from holdfast.errors import DeadlineExceeded
 from holdfast.hold import calls
-from holdfast.hold.asked import asked_deadline, asked_size, moment
+from holdfast.hold.asked import asked_deadline, asked_size
 from holdfast.hold.calls import Readable, Writable
 from holdfast.hold.front import front
 from holdfast.hold.loss import lost
@@ -101,10 +101,9 @@ def sendall(sock: socket.socket, data: Readable, *, deadline: float | None = Non
     Args and errors as for :func:`recv`; the errors carry ``sent_bytes``, so that the rest can be sent later
     (BlockingIOError calls it ``characters_written``).
     """
-    asked_deadline(deadline)
     if deadline is None and (timeout := sock.gettimeout()):
         deadline = time.monotonic() + timeout  # for all of it, as the standard library's sendall has it
-    limit, sent = moment(deadline), 0
+    limit, sent = asked_deadline(deadline), 0
     # Released on return: a caller may resize its bytearray even while it handles the error.
     with memoryview(data) as whole, whole.cast("B") as view:
         while sent < len(view):

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from holdfast.errors import GaveUp, HoldfastError, ReplayRefused, UsageError
-from holdfast.hold.asked import moment
+from holdfast.hold.asked import asked_deadline
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.outcome import BadAnswer, failure_of
 from holdfast.policy import Failure, Ledger, Retry, RetryBudget, RetryPolicy, StopReason
@@ -129,7 +129,7 @@ class Retrying:
                 f"The policy is {self.policy!r}: give a RetryPolicy. As a decorator, write @retry() with "
                 "its parentheses."
             )
-        moment(self.deadline)
+        asked_deadline(self.deadline)
         if self.budget is None:
             rule = self.policy.budget
             alone = replace(rule, min_retries=max(rule.min_retries, self.policy.retries))

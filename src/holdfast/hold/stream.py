@@ -10,19 +10,18 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from holdfast.errors import ConnectionLost, DeadlineExceeded, Truncated, UsageError
-from holdfast.hold.asked import asked_deadline, asked_size
+from holdfast.errors import ConnectionLost, DeadlineExceeded, Gathered, Truncated, UsageError
+from holdfast.hold.asked import asked_deadline, asked_size, named_delimiter
 from holdfast.hold.calls import Readable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.counters import Counters
+from holdfast.hold.first_error import Ended
 from holdfast.hold.front import front
 from holdfast.hold.stream_protocol import StreamProtocol
+from holdfast.hold.tls import TlsError
 
 CHUNK_BYTES = 1 << 18
 """How much of a send is handed over before the rest waits for the kernel."""
-
-PARTIAL_BYTES = 1 << 16
-"""How much of what came a DeadlineExceeded shows: it may be raised often while a long message comes."""
 
 LEAVING_S = 30.0
 """How long leaving ``async with`` waits for a peer that does not read."""
@@ -53,7 +52,7 @@ class Stream:
         return self.protocol.peer
 
     @property
-    def error(self) -> ConnectionLost | Truncated | None:
+    def error(self) -> Ended | None:
         """The first error that ended it, None while it lives."""
         return self.protocol.error
 
@@ -75,12 +74,13 @@ class Stream:
             DeadlineExceeded: nothing came; nothing is lost.
             ConnectionLost: the first error, again at every call, after all data was taken.
             Truncated: a TLS stream ended without close_notify.
+            TlsError: what came is no TLS.
             UsageError: the stream is closed, or another task is receiving; at once: ``n`` is negative, or the
                 deadline not a number.
         """
-        asked_deadline(deadline)
+        limit_s = asked_deadline(deadline)
         if asked_size(n) and not len(self.inbox):
-            await self._more(deadline)
+            await self._more(limit_s)
         data = self.inbox.take(n)
         self.protocol.taken()
         return data
@@ -88,24 +88,25 @@ class Stream:
     @front("take_exactly")
     async def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes; errors as :meth:`Connection.recv_exactly`."""
-        asked_deadline(deadline)
+        limit_s = asked_deadline(deadline)
         frame = self.inbox.take_exactly(n)
         if frame is None:
             self.protocol.wanted = n
             frame = await self._frame(
-                lambda: self.inbox.take_exactly(n), f"the {n} bytes asked for", deadline
+                lambda: self.inbox.take_exactly(n), lambda: f"the {n} bytes asked for", limit_s
             )
         self.protocol.taken()
         return frame
 
     async def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; arguments and errors as :meth:`Connection.recv_until`."""
-        asked_deadline(deadline)
+        limit_s = asked_deadline(deadline)
         frame = self.inbox.take_until(delimiter, limit)
         if frame is None:
             self.protocol.wanted = limit
-            wanted = f"the delimiter {delimiter!r}"
-            frame = await self._frame(lambda: self.inbox.take_until(delimiter, limit), wanted, deadline)
+            frame = await self._frame(
+                lambda: self.inbox.take_until(delimiter, limit), lambda: named_delimiter(delimiter), limit_s
+            )
         self.protocol.taken()
         return frame
 
@@ -121,9 +122,10 @@ class Stream:
         Raises:
             DeadlineExceeded: ``sent_bytes`` of it were taken and will go out; send the rest later.
             ConnectionLost: the first error of the stream, with ``sent_bytes`` of this call.
+            Truncated, TlsError: as recv.
             UsageError: the stream is closed, or another task is sending.
         """
-        asked_deadline(deadline)
+        limit_s = asked_deadline(deadline)
         if self._sending:
             raise UsageError("another task is sending on this stream; let one task do it")
         self._sending = True
@@ -136,7 +138,7 @@ class Stream:
                         size = min(CHUNK_BYTES, len(view) - sent)
                         self.protocol.write(_lendable(data, view, sent, size))
                         sent += size
-                    if self.protocol.full and not await self.protocol.wait_for_room(deadline):
+                    if self.protocol.full and not await self.protocol.wait_for_room(limit_s):
                         raise DeadlineExceeded(sent_bytes=sent)
         finally:
             self._sending = False
@@ -153,8 +155,7 @@ class Stream:
 
     async def close(self, *, deadline: float | None = None) -> None:
         """Send what is still to be sent, then close; at the deadline, close without it."""
-        asked_deadline(deadline)
-        await self.protocol.close(deadline)
+        await self.protocol.close(asked_deadline(deadline))
 
     def abort(self) -> None:
         """Close at once; what is still to be sent is lost. Waiting tasks and later calls get UsageError."""
@@ -166,29 +167,29 @@ class Stream:
     async def __aexit__(self, *_: object) -> None:
         await self.close(deadline=time.monotonic() + LEAVING_S)
 
-    async def _frame(self, take: Callable[[], bytes | None], wanted: str, deadline: float | None) -> bytes:
+    async def _frame(
+        self, take: Callable[[], bytes | None], wanted: Callable[[], str], limit_s: float
+    ) -> bytes:
         try:
             while True:
-                if not await self._more(deadline):
-                    raise Truncated(b"", wanted)
+                if not await self._more(limit_s):
+                    raise Truncated(b"", wanted())
                 if (frame := take()) is not None:
                     return frame
-        except DeadlineExceeded as error:
-            error.partial = self.inbox.peek(PARTIAL_BYTES)
-            raise
-        except (ConnectionLost, Truncated) as error:
-            error.partial = self.inbox.peek(len(self.inbox))
+        except Gathered as error:
+            inbox = self.inbox
+            error.gathered(lambda: inbox.peek(len(inbox)))
             raise
         finally:
             self.protocol.wanted = 0
 
-    async def _more(self, deadline: float | None) -> bool:
+    async def _more(self, limit_s: float) -> bool:
         """Wait until there is more in the inbox; False at the end of the stream."""
         if self._receiving:
             raise UsageError("another task is receiving on this stream; let one task do it")
         self._receiving = True
         try:
-            came = await self.protocol.wait_for_data(deadline)
+            came = await self.protocol.wait_for_data(limit_s)
         finally:
             self._receiving = False
         if not came and not self.protocol.ended:
@@ -242,7 +243,8 @@ async def serve(
 ) -> asyncio.Server:
     """A server that runs ``handle`` in a task for each connection, and closes its stream afterwards.
 
-    A :class:`ConnectionLost` or :class:`Truncated` that ``handle`` lets out ends that task quietly: peers go.
+    A :class:`ConnectionLost`, :class:`Truncated` or :class:`TlsError` that ``handle`` lets out ends that task
+    quietly: peers go, and on a public port some never spoke TLS.
     A connection for which no descriptor is left is closed, and the loop's exception handler is told.
 
     Args:
@@ -257,7 +259,7 @@ async def serve(
         async with stream:
             try:
                 await handle(stream)
-            except (ConnectionLost, Truncated):
+            except (ConnectionLost, Truncated, TlsError):
                 return
 
     def accept() -> StreamProtocol:

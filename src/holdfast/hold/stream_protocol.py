@@ -19,8 +19,10 @@ from holdfast.hold import calls
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
+from holdfast.hold.first_error import Ended
 from holdfast.hold.inbox import Inbox
-from holdfast.hold.loss import address, again, lost
+from holdfast.hold.loss import address, lost
+from holdfast.hold.tls import TlsError
 
 HIGH_WATER_BYTES = 1 << 18
 """With so much waiting to be taken, nothing more is read: the peer's kernel, then the peer, must wait."""
@@ -53,7 +55,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.inbox = Inbox()
         self.wanted = 0
         self.ended = self.full = False
-        self.error: ConnectionLost | Truncated | None = None
+        self.error: Ended | None = None
         self.local: str | None = None
         self.peer: str | None = None
         self.on_made: Callable[[], None] | None = None
@@ -167,9 +169,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
             self._take_the_rest(exc)
         elif self._tls is not None and not (self._clean_end or self._closing):
-            cut = Truncated(b"", "its TLS close_notify")
-            cut.__cause__ = exc  # what OpenSSL found wrong with the peer's bytes
-            self.error = self.error or cut
+            self.error = self.error or _broken_off(exc)
 
     def _take_the_rest(self, exc: OSError) -> None:
         """What the kernel still holds comes before the error that, perhaps, a send has met."""
@@ -213,18 +213,18 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def _low_water_bytes(self) -> int:
         return max(HIGH_WATER_BYTES // 2, self.wanted)
 
-    async def wait_for_data(self, deadline: float | None) -> bool:
-        """Whether more came, at the latest when the stream ended or the deadline passed.
+    async def wait_for_data(self, limit_s: float) -> bool:
+        """Whether more came, at the latest when the stream ended or time was up.
 
         Raises:
-            ConnectionLost, Truncated: the stream ended by an error, and all that came was told.
+            ConnectionLost, Truncated, TlsError: the stream ended by an error, and all that came was told.
             UsageError: it was closed here.
         """
         before = self._bytes_received
         self.taken()
         while self._bytes_received == before and not self.ended:
             self._came = asyncio.get_running_loop().create_future()
-            if not await _in_time(self._came, deadline):
+            if not await _in_time(self._came, limit_s):
                 break
         if self._bytes_received > before:
             return True
@@ -233,11 +233,11 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._check_open()
         return False
 
-    async def wait_for_room(self, deadline: float | None) -> bool:
-        """Whether the transport has handed all it had to the kernel; False if the deadline passed."""
+    async def wait_for_room(self, limit_s: float) -> bool:
+        """Whether the transport has handed all it had to the kernel; False if time was up."""
         while self.full:
             self._room = asyncio.get_running_loop().create_future()
-            if not await _in_time(self._room, deadline):
+            if not await _in_time(self._room, limit_s):
                 return not self.full
         return True
 
@@ -251,7 +251,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """True while sending makes sense.
 
         Raises:
-            ConnectionLost, Truncated: the first error; with ``sent_bytes``.
+            ConnectionLost, Truncated, TlsError: the first error; with ``sent_bytes``.
             ConnectionClosed: this end has shut its direction, or the peer has closed.
             UsageError: it was closed here.
         """
@@ -278,16 +278,15 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._shut = True
             self.transport.write_eof()
 
-    async def close(self, deadline: float | None) -> None:
-        """Close after all was sent, or at once when the deadline has passed."""
+    async def close(self, limit_s: float) -> None:
+        """Close after all was sent, or at once when time is up."""
         self._closing = True
         self._finish()
         self.transport.close()
         if self._tls is not None and not self.full:
             # All is sent; only the peer's own farewell could still come, and it may never do.
-            farewell_s = time.monotonic() + FAREWELL_S
-            deadline = farewell_s if deadline is None else min(deadline, farewell_s)
-        if not await _in_time(asyncio.shield(self._gone), deadline):
+            limit_s = min(limit_s, time.monotonic() + FAREWELL_S)
+        if not await _in_time(asyncio.shield(self._gone), limit_s):
             # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
             self._cut = True
             with suppress(OSError):
@@ -300,10 +299,10 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._finish()
         self.transport.abort()
 
-    def latched(self, sent_bytes: int = 0) -> ConnectionLost | Truncated:
+    def latched(self, sent_bytes: int = 0) -> Ended:
         """The first error, to be raised once more."""
         assert self.error is not None
-        found = again(self.error, sent_bytes)
+        found = self.error.again(sent_bytes)
         found.__cause__ = self.error.__cause__
         return found
 
@@ -312,16 +311,27 @@ class StreamProtocol(asyncio.BufferedProtocol):
             raise UsageError("the stream is closed; connect again")
 
 
+def _broken_off(exc: Exception | None) -> Truncated | TlsError:
+    """How a TLS stream ended without the peer's close_notify."""
+    # OpenSSL's own "EOF" is a cut too, and a failed certificate is told by the handshake.
+    if isinstance(exc, ssl.SSLError) and not isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        ended: Truncated | TlsError = TlsError.of(exc)
+    else:
+        ended = Truncated(b"", "its TLS close_notify")
+    ended.__cause__ = exc
+    return ended
+
+
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
 
 
-async def _in_time(waiter: asyncio.Future[None], deadline: float | None) -> bool:
-    if deadline is None:
+async def _in_time(waiter: asyncio.Future[None], limit_s: float) -> bool:
+    if limit_s == math.inf:
         await waiter
         return True
-    left_s = deadline - time.monotonic()
+    left_s = limit_s - time.monotonic()
     if left_s <= 0:
         await _look_once()
         return waiter.done()

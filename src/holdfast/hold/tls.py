@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EAGAIN, ECONNRESET
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from holdfast.errors import Gathered, Truncated, UsageError
-from holdfast.hold.asked import moment
+from holdfast.hold.asked import asked_deadline, asked_size
 from holdfast.hold.calls import DEADLINE, Readable, Writable
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.loss import read_figures
@@ -35,7 +35,7 @@ _RAGGED = "suppress_ragged_eofs"  # an attribute that typeshed does not know
 
 
 class TlsError(Gathered, ssl.SSLError):
-    """What came is no TLS, or breaks its rules: the connection cannot go on.
+    """What came is no TLS, breaks its rules or is the peer's alert: the connection cannot go on.
 
     Attributes:
         reason: OpenSSL's name for it, such as ``WRONG_VERSION_NUMBER``.
@@ -49,7 +49,17 @@ class TlsError(Gathered, ssl.SSLError):
         super().__init__(number, text)
         self.reason, self.library = reason or "", library or ""
 
+    @classmethod
+    def of(cls, error: ssl.SSLError) -> Self:
+        """What OpenSSL says, as our error."""
+        return cls(error.errno, str(error.strerror or error), error.reason, error.library)
+
     def __str__(self) -> str:
+        if "_ALERT_" in self.reason:  # RFC 8446 6: the other end has found something wrong, and says so
+            return (
+                f"The peer refused to go on, by a TLS alert: {self.reason}. Look into its log, and "
+                "compare what it demands of versions and certificates with what this end offers."
+            )
         return (
             f"The connection broke the rules of TLS: {self.reason or self.strerror}. Close it, and check "
             "that both ends speak TLS on this port, with a version that they share."
@@ -58,7 +68,7 @@ class TlsError(Gathered, ssl.SSLError):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._facts, {"partial": self.partial}
 
-    def again(self, sent_bytes: int = 0) -> TlsError:
+    def again(self, sent_bytes: int = 0) -> Self:
         """The same, to be raised by a later call, which sent nothing."""
         return type(self)(*self._facts)
 
@@ -87,9 +97,7 @@ class TlsCalls:
         self, sock: socket.socket, size: int, deadline: float | None, wake_fd: int | None, /
     ) -> bytes | int:
         """Up to ``size`` bytes; -1 when the deadline has passed, -2 when woken."""
-        if size < 0:
-            raise UsageError("the size is negative")
-        if size == 0:  # OpenSSL would wait for a record all the same
+        if asked_size(size) == 0:  # OpenSSL would wait for a record all the same
             return b""
         return self._move(lambda: sock.recv(size), sock, deadline, wake_fd)
 
@@ -178,8 +186,7 @@ class TlsCalls:
             except ssl.SSLEOFError as error:
                 raise _reset_or_cut(sock, error) from error
             except ssl.SSLError as error:
-                text = str(error.strerror or error)
-                raise TlsError(error.errno, text, error.reason, error.library) from error
+                raise TlsError.of(error) from error
             # The attempt came before: bytes that OpenSSL has decrypted make no socket readable.
             if end := limit.wait(events, wake_fd):
                 return end
@@ -257,7 +264,7 @@ class TlsVisits:
     ) -> _T | int:
         with self._entered(sock) as visit:
             if deadline is not None or visit.timeout_s is None:
-                return call(visit.calls, moment(deadline))
+                return call(visit.calls, asked_deadline(deadline))
             if visit.timeout_s:
                 return call(visit.calls, time.monotonic() + visit.timeout_s)
             end = call(visit.calls, -math.inf)

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from conformance.drivers import reset, tcp_pair
 import holdfast.hold.portable
 from holdfast.errors import (
     Cancelled,
+    ConnectionClosed,
     ConnectionLost,
     ConnectionReset,
     DeadlineExceeded,
@@ -29,6 +31,7 @@ from holdfast.errors import (
     UsageError,
 )
 from holdfast.hold.connection import Connection
+from holdfast.hold.loss import unread_bytes
 
 
 @pytest.fixture
@@ -306,6 +309,19 @@ def test_the_first_error_keeps_nothing_of_its_caller(pair: Pair) -> None:
     assert isinstance(near.error, ConnectionReset) and left() is None
 
 
+def test_a_long_message_that_is_all_there_is_not_copied_through_the_inbox(pair: Pair) -> None:
+    near, far = pair
+    message = bytes(range(256)) * 256
+    far.sendall(message)
+    while unread_bytes(near.sock) < len(message):
+        pass
+    tracemalloc.start()
+    received = near.recv_exactly(len(message))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert received == message and peak_bytes < 3 * len(message) // 2
+
+
 def test_a_long_delimiter_makes_no_long_sentence(pair: Pair) -> None:
     near, far = pair
     far.close()
@@ -314,9 +330,22 @@ def test_a_long_delimiter_makes_no_long_sentence(pair: Pair) -> None:
     assert str(caught.value).endswith("... of 1000000 bytes.") and len(str(caught.value)) < 200
 
 
+def test_who_shuts_the_socket_itself_is_told_so_and_the_peer_is_not_blamed(pair: Pair) -> None:
+    near, far = pair
+    near.sock.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionClosed) as caught:
+        near.sendall(b"too late")
+    assert caught.value.cause == "written_after_close"
+    far.sendall(b"answer")
+    assert near.recv_exactly(6) == b"answer"
+
+
+@pytest.mark.parametrize("waiting", [b"", b"something"])
 @pytest.mark.parametrize("call", ["recv", "recv_exactly"])
-def test_a_deadline_that_is_no_number_is_refused(pair: Pair, call: str) -> None:
-    near, _ = pair
+def test_a_deadline_that_is_no_number_is_refused(pair: Pair, call: str, waiting: bytes) -> None:
+    near, far = pair
+    far.sendall(waiting + b"\n")
+    near.recv_until(b"\n" if not waiting else b"s", 99)
     with pytest.raises(UsageError, match="the deadline is nan"):
         getattr(near, call)(1, deadline=math.nan)
     with pytest.raises(UsageError, match="the deadline is nan"):

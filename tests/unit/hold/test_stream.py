@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import socket
 import ssl
 import time
+import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from errno import EMFILE
@@ -22,7 +24,8 @@ from conformance.drivers import Certificate, leave_on_the_error_queue, reset, tc
 
 from holdfast.errors import ConnectionLost, DeadlineExceeded, Truncated, UsageError
 from holdfast.hold import stream_protocol
-from holdfast.hold.stream import PARTIAL_BYTES, Stream, serve, wrap
+from holdfast.hold.stream import Stream, serve, wrap
+from holdfast.hold.tls import TlsError
 
 LOOPS = [asyncio.run, uvloop.run]
 
@@ -121,7 +124,7 @@ def test_nonsense_is_refused_at_once(run: Run) -> None:
     with_stream(run, work)
 
 
-def test_a_deadline_shows_the_beginning_of_a_long_message_and_keeps_it_all(run: Run) -> None:
+def test_a_deadline_shows_what_came_but_copies_it_only_for_who_looks(run: Run) -> None:
     """It may pass every millisecond: to show all each time would copy all each time."""
 
     async def work(stream: Stream, far: socket.socket) -> None:
@@ -130,7 +133,13 @@ def test_a_deadline_shows_the_beginning_of_a_long_message_and_keeps_it_all(run: 
         with pytest.raises(DeadlineExceeded) as caught:
             await stream.recv_exactly(2 << 20, deadline=soon(0.2))
         await sending
-        assert caught.value.partial == message[:PARTIAL_BYTES]
+        tracemalloc.start()
+        with pytest.raises(DeadlineExceeded):
+            await stream.recv_exactly(2 << 20, deadline=-math.inf)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak_bytes < len(message) // 2
+        assert caught.value.partial == message
         assert await stream.recv_exactly(1 << 20) == message
 
     with_stream(run, work)
@@ -264,12 +273,59 @@ def test_what_is_no_tls_is_told_with_what_openssl_said_of_it(run: Run, certifica
         with socket.socket(fileno=os.dup(far.fileno())) as raw:
             raw.sendall(b"no TLS record at all")
         for _ in range(2):
-            with pytest.raises(Truncated) as caught:
+            with pytest.raises(TlsError, match="WRONG_VERSION_NUMBER") as caught:
                 await stream.recv(1, deadline=soon(10))
             assert isinstance(caught.value.__cause__, ssl.SSLError)
         far.close()
 
     run(main())
+
+
+def test_a_tls_server_lives_through_peers_that_speak_no_tls(run: Run, certificate: Certificate) -> None:
+    """From the start, or all of a sudden."""
+    ends: list[object] = []
+
+    async def handle(stream: Stream) -> None:
+        await stream.sendall(b"hello")
+        try:
+            await stream.recv(1)
+        finally:
+            ends.append(stream.error)
+
+    async def main() -> None:
+        shown: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: shown.append(context))
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = listener.getsockname()
+        async with await serve(handle, listener, ssl=certificate.server):
+            with socket.create_connection(address, 10) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                while await asyncio.to_thread(stranger.recv, 99):
+                    pass
+            stream = await wrap(
+                socket.create_connection(address), ssl=certificate.client, server_hostname="localhost"
+            )
+            assert await stream.recv_exactly(5, deadline=soon(10)) == b"hello"
+            with socket.socket(fileno=os.dup(stream.transport.get_extra_info("socket").fileno())) as raw:
+                raw.send(b"no TLS record at all")
+            while not ends:
+                await asyncio.sleep(0.001)
+            stream.abort()
+            await asyncio.sleep(0.01)
+        gc.collect()
+        assert [type(end) for end in ends] == [TlsError] and not shown
+
+    run(main())
+
+
+def test_a_long_delimiter_makes_no_long_sentence(run: Run) -> None:
+    async def work(stream: Stream, far: socket.socket) -> None:
+        far.close()
+        with pytest.raises(Truncated) as caught:
+            await stream.recv_until(b"x" * 1_000_000, 1 << 30)
+        assert str(caught.value).endswith("... of 1000000 bytes.") and len(str(caught.value)) < 200
+
+    with_stream(run, work)
 
 
 def test_abort_ends_tls_too(run: Run, certificate: Certificate) -> None:

@@ -217,6 +217,29 @@ def test_what_is_no_tls_is_an_error_of_its_own_and_stays_it(pair: Pair) -> None:
     assert (str(copy), copy.partial, copy.errno) == (str(first), b"said before", first.errno)
 
 
+def test_an_alert_of_the_peer_is_told_as_its_refusal(tmp_path: Path) -> None:
+    """A TLS 1.3 client has finished its handshake when the server misses its certificate."""
+    near, far = tcp_pair()
+    certificate = Certificate(tmp_path)
+    demanding = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    demanding.load_cert_chain(certificate.path, certificate.path.with_name("key.pem"))
+    demanding.load_verify_locations(certificate.path)
+    demanding.verify_mode = ssl.CERT_REQUIRED
+
+    def refuse() -> None:
+        with pytest.raises(ssl.SSLError):
+            demanding.wrap_socket(far, server_side=True)
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    with Connection(certificate.client.wrap_socket(near, server_hostname="localhost")) as connection:
+        with pytest.raises(TlsError, match=r"The peer refused .*_ALERT_CERTIFICATE_REQUIRED") as caught:
+            connection.recv(1, deadline=time.monotonic() + 9)
+        thread.join(10)
+    far.close()
+    assert type(caught.value.__cause__) is ssl.SSLError
+
+
 def test_a_handler_that_looks_in_the_middle_of_a_send_does_not_wait_for_it(pair: Pair) -> None:
     near, far = pair
     sock, seen = near.sock, []
