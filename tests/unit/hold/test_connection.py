@@ -19,6 +19,7 @@ from contextlib import suppress
 
 import pytest
 from conformance.drivers import reset, tcp_pair
+from unit.hold.held import Pair, held_pair, soon
 
 import holdfast.hold.portable
 from holdfast.errors import (
@@ -35,19 +36,9 @@ from holdfast.hold.loss import unread_bytes
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Connection, socket.socket]]:
-    near, far = tcp_pair()
-    held = Connection(near)
-    yield held, far
-    held.close()
-    far.close()
-
-
-Pair = tuple[Connection, socket.socket]
-
-
-def soon(seconds: float = 10) -> float:
-    return time.monotonic() + seconds
+def pair() -> Iterator[Pair]:
+    with held_pair() as made:
+        yield made
 
 
 def waits(one: threading.Thread) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from conformance.drivers import reset, tcp_pair
+from unit.hold.held import Pair, held_pair, soon
 
 from holdfast.errors import ConnectionReset, UsageError
 from holdfast.hold import calls
@@ -19,19 +20,9 @@ from holdfast.hold.connection import Connection
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Connection, socket.socket]]:
-    near, far = tcp_pair()
-    held = Connection(near)
-    yield held, far
-    held.close()
-    far.close()
-
-
-Pair = tuple[Connection, socket.socket]
-
-
-def soon(seconds: float = 10) -> float:
-    return time.monotonic() + seconds
+def pair() -> Iterator[Pair]:
+    with held_pair() as made:
+        yield made
 
 
 class Slow:

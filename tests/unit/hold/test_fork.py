@@ -5,33 +5,22 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from conformance.drivers import reset, tcp_pair
+from conformance.drivers import reset
+from unit.hold.held import Pair, held_pair, soon
 
 from holdfast.errors import Cancelled, ConnectionReset, DeadlineExceeded
 from holdfast.hold import log
-from holdfast.hold.connection import Connection
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Connection, socket.socket]]:
-    near, far = tcp_pair()
-    held = Connection(near)
-    yield held, far
-    held.close()
-    far.close()
-
-
-Pair = tuple[Connection, socket.socket]
-
-
-def soon(seconds: float = 10) -> float:
-    return time.monotonic() + seconds
+def pair() -> Iterator[Pair]:
+    with held_pair() as made:
+        yield made
 
 
 def child(work: Callable[[], object]) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ _PROGRESS_S = 0.1
 _ROWS_BYTES = 65536 * columns.ROW_LAYOUT.size
 
 
-class Reading:
+class Reading(ABC):
     """The flows of one vantage, one by one; :attr:`summary` is complete when iteration has ended."""
 
     def __init__(
@@ -84,13 +85,13 @@ class Reading:
             self._progress()
         return bool(self._ready)
 
+    @abstractmethod
     def _step(self) -> None:
         """Feed the parser with one piece of what there is, or finish."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _where(self) -> tuple[str, int, int | None]:
         """For :class:`Progress`: the path, and how much was read of how much."""
-        raise NotImplementedError
 
     def _take(self) -> None:
         self._ready.extend(wire.split(self._parser.records()))
