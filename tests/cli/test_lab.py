@@ -159,17 +159,21 @@ class Terminal:
             left_s = deadline_s - time.monotonic()
             assert left_s > 0, f"never showed {text!r}: {self.shown[-2000:]}"
             if select.select([self._main], [], [], left_s)[0]:
-                self.shown += os.read(self._main, 65536).decode("utf-8", "replace")
+                self.shown += self._read()
+                assert self.process.poll() is None, f"it ended without {text!r}: {self.shown[-2000:]}"
 
     def interrupt(self) -> int:
         """Press Ctrl-C and wait; gives the exit code."""
         self.process.send_signal(signal.SIGINT)
-        try:
-            while data := os.read(self._main, 65536):
-                self.shown += data.decode("utf-8", "replace")
-        except OSError:
-            pass  # how Linux says that the other end of a terminal is closed
+        while shown := self._read():
+            self.shown += shown
         return self.process.wait(30)
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._main, 65536).decode("utf-8", "replace")
+        except OSError:  # how Linux says that the other end of a terminal is closed
+            return ""
 
     def close(self) -> None:
         """End it, whatever it does."""

@@ -18,7 +18,7 @@ from holdfast.cli import render
 from holdfast.cli.watch import command as watch_command
 from holdfast.errors import KernelUnavailable
 from holdfast.lab import SCENARIOS, Made, NoNetwork, Scenario, ScenarioFailed, make
-from holdfast.lab.matrix import Pairing, Records
+from holdfast.lab.matrix import UNSEEN, Pairing, Records, observe
 from holdfast.lab.network import needs_user_namespace
 from holdfast.watch import doctor
 from holdfast.watch.kernel.source import KernelSource
@@ -111,13 +111,14 @@ def _explain(console: Console, chosen: Sequence[Scenario], step: int) -> bool:
         with Background(Session(source, tap=records.tap), records.add), _bar(console) as bar:
             task = bar.add_task("", total=len(chosen))
 
-            def tell(made: Made) -> None:
-                pairings.extend(_told(bar.console, records.pair(made, WAIT_S[step])))
+            def again(made: Made) -> None:
+                _note(bar.console, f"{made.scenario.name}: {UNSEEN}", "yellow")
 
             def attempt(one: Scenario) -> None:
                 bar.update(task, description=one.name)
                 try:
-                    make(one, one.families[0], 1, tell)
+                    found = observe(one, one.families[0], 1, records, again, WAIT_S[step])
+                    pairings.extend(_told(bar.console, found))
                 except (ScenarioFailed, KernelUnavailable) as error:
                     skipped.append((one.name, str(error)))
                 bar.advance(task)

@@ -14,7 +14,7 @@ from rich.text import Text
 from holdfast.cli import checked, render
 from holdfast.errors import KernelUnavailable, UsageError
 from holdfast.lab import NOT_MADE, SCENARIOS, Made, NoNetwork, Scenario, ScenarioFailed, find, make
-from holdfast.lab.matrix import Pairing, Records
+from holdfast.lab.matrix import UNSEEN, Pairing, Records, observe
 from holdfast.watch.kernel.source import EVERYTHING, KernelSource
 from holdfast.watch.session import Background, Session
 
@@ -154,11 +154,9 @@ class _Show:
         Args:
             pass_over: say which scenario cannot be made on this machine, instead of giving up.
         """
-        pairings: list[Pairing] = []
 
-        def judge(made: Made) -> None:
-            found = records.pair(made) if records is not None else []
-            pairings.extend(found or (Pairing(made, None) for _ in made.label.pairs))
+        def again(made: Made) -> None:
+            self.say(f"{made.scenario.name}: {UNSEEN}")
 
         try:
             with (
@@ -166,7 +164,11 @@ class _Show:
                 if sys.stderr is not None and sys.stderr.isatty()
                 else _quiet()
             ):
-                make(one, family, count, judge)
+                if records is not None:
+                    pairings = observe(one, family, count, records, again)
+                else:
+                    made = make(one, family, count)
+                    pairings = [Pairing(made, None) for _ in made.label.pairs]
         except ScenarioFailed as error:
             self.say(f"{one.name}: {error}")
             return False

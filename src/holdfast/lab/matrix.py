@@ -7,12 +7,13 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from holdfast.events import Endpoint, Event, Reset
 from holdfast.lab.label import Label
-from holdfast.lab.runner import Made
+from holdfast.lab.runner import Made, make
+from holdfast.lab.scenario import Scenario
 from holdfast.watch.diagnose.stories import Stories
 from holdfast.watch.kernel.abilities import UNTOLD_WITHOUT_REASON
 
@@ -23,6 +24,9 @@ SILENT_WAIT_S = 0.6
 """How long to wait for a record that must not come."""
 
 EVENTS_KEPT = 65_536
+
+UNSEEN = "the kernel showed nothing of it, so it is made once more."
+"""What to say of a scenario that :func:`observe` makes a second time."""
 
 _Ends = tuple[int | None, Endpoint, Endpoint]
 
@@ -121,6 +125,18 @@ class Records:
                     return found
                 self._changed.wait(left_s)
 
+    def saw(self, made: Made) -> bool:
+        """Whether any event of one of its connections came, whatever was concluded from it.
+
+        Always true of a source that tells no namespaces: it shows too little to say.
+        """
+        ends = {frozenset(pair) for pair in made.label.pairs}
+        with self._changed:
+            return not self._namespaces or any(
+                event.netns in made.netns.values() and frozenset((event.local, event.peer)) in ends
+                for event in self._events
+            )
+
     def _alone(self, label: Label) -> dict[_Ends, list[Reset]]:
         """Records from the events of the label's namespace only, as if the peer were on another machine."""
         stories = Stories(platform.node(), time.time_ns() - time.monotonic_ns())
@@ -148,3 +164,30 @@ class Records:
             same_way = [reset for reset in told if reset.direction == label.direction]
             right = [reset for reset in same_way if reset.cause == label.cause]
             yield next(iter(right or same_way or told), None)
+
+
+def observe(
+    chosen: Scenario, family: int, count: int, records: Records, on_unseen: Callable[[Made], None],
+    timeout_s: float = 5.0,
+) -> list[Pairing]:  # fmt: skip
+    """Make one scenario and pair what it made with its records; once more if the kernel showed nothing of it.
+
+    Some virtual machines shield a process from BPF and perf (docs/reference/limits.md). A timer that happens
+    to interrupt that process ends connections unseen; a second try tells this from a reset that we missed.
+
+    Args:
+        on_unseen: told what is made a second time.
+
+    Raises:
+        KernelUnavailable, ScenarioFailed: as :func:`~holdfast.lab.runner.make`.
+    """
+    pairings: list[Pairing] = []
+
+    def judge(made: Made) -> None:
+        pairings[:] = records.pair(made, timeout_s)
+
+    made = make(chosen, family, count, judge)
+    if any(one.reset is None and not one.explained for one in pairings) and not records.saw(made):
+        on_unseen(made)
+        make(chosen, family, count, judge)
+    return pairings

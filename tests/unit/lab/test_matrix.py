@@ -13,8 +13,9 @@ from holdfast.causes import Basis, Direction, Ending, Severity
 from holdfast.events import Endpoint, Harm, Process, Reset
 from holdfast.lab import SCENARIOS
 from holdfast.lab.label import Label, Pair
-from holdfast.lab.matrix import SILENT, Pairing, Records
-from holdfast.lab.runner import Made
+from holdfast.lab.matrix import SILENT, Pairing, Records, observe
+from holdfast.lab.runner import Made, OnMade
+from holdfast.lab.scenario import Scenario
 
 SERVER, CLIENT = Endpoint("10.64.1.2", 80), Endpoint("10.64.0.2", 5000)
 ENDS: Pair = (SERVER, CLIENT)
@@ -184,6 +185,54 @@ def test_a_record_that_comes_later_is_waited_for() -> None:
     later.start()
     assert explained_by(records, made(), WAIT_S) == ["late"]
     later.join()
+
+
+@pytest.mark.parametrize(
+    ("event", "seen"),
+    [
+        ({}, True),
+        ({"local": CLIENT, "peer": SERVER}, True),
+        ({"netns": 41}, False),
+        ({"peer": Endpoint("10.64.0.2", 5001)}, False),
+    ],
+)
+def test_events_are_seen_from_either_end_and_in_its_own_namespaces(event: dict[str, Any], seen: bool) -> None:
+    records = Records()
+    fields: dict[str, Any] = {"local": SERVER, "peer": CLIENT, "netns": 40}
+    records.tap([sent("TCP_ABORT_ON_CLOSE", **fields | event)])
+    assert records.saw(made()) is seen
+
+
+@pytest.mark.parametrize(
+    ("shown", "namespaces", "times"),
+    [
+        (["nothing", "record"], True, 2),
+        (["nothing", "nothing", "record"], True, 2),
+        (["event", "record"], True, 1),
+        (["record"], True, 1),
+        (["nothing", "record"], False, 1),
+    ],
+)
+def test_only_what_the_kernel_showed_nothing_of_is_made_once_more(
+    monkeypatch: pytest.MonkeyPatch, shown: list[str], namespaces: bool, times: int
+) -> None:
+    records = Records(namespaces)
+    turns = iter(shown)
+    unseen: list[Made] = []
+
+    def make(chosen: Scenario, family: int, count: int, on_made: OnMade) -> Made:
+        one, turn = made(), next(turns)
+        if turn == "event":
+            records.tap([sent("TCP_ABORT_ON_CLOSE", local=SERVER, peer=CLIENT, netns=40)])
+        if turn == "record":
+            records.add(reset())
+        on_made(one)
+        return one
+
+    monkeypatch.setattr("holdfast.lab.matrix.make", make)
+    (pairing,) = observe(SCENARIOS["linger_zero"], 4, 1, records, unseen.append, 0.0)
+    assert (len(shown) - len(list(turns)), len(unseen)) == (times, times - 1)
+    assert pairing.explained is (shown[times - 1] == "record")
 
 
 @pytest.mark.parametrize("namespaces", [True, False])
