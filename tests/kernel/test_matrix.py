@@ -15,7 +15,7 @@ from kernel.watching import Watch, await_that, watching
 
 from holdfast.events import Event, Kind
 from holdfast.lab import SCENARIOS, Made, Network, find
-from holdfast.lab.matrix import Pairing
+from holdfast.lab.matrix import TRIES, Pairing
 from holdfast.lab.network import Host
 from holdfast.lab.segment import RST, Datagram
 
@@ -107,14 +107,12 @@ class Matrix:
         self._pool.shutdown(cancel_futures=True)
 
     def _make(self, name: str, family: int, count: int) -> Outcome:
-        """The case; once more if the kernel showed nothing of it, as `holdfast.lab.matrix.observe` does.
-
-        A case must not fail by chance. One that fails twice does.
-        """
-        outcome = self._make_once(name, family, count)
-        untold = [one.made for one in outcome.pairings if one.reset is None and not one.explained]
-        if untold and not self.watch.records.saw(untold[0]):
+        """The case; again if the kernel showed nothing of it, as `holdfast.lab.matrix.observe` does."""
+        for _ in range(TRIES):
             outcome = self._make_once(name, family, count)
+            untold = [one.made for one in outcome.pairings if one.reset is None and not one.explained]
+            if not untold or self.watch.records.saw(untold[0]):
+                break
         return outcome
 
     def _make_once(self, name: str, family: int, count: int) -> Outcome:

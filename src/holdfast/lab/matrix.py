@@ -25,8 +25,11 @@ SILENT_WAIT_S = 0.6
 
 EVENTS_KEPT = 65_536
 
-UNSEEN = "the kernel showed nothing of it, so it is made once more."
-"""What to say of a scenario that :func:`observe` makes a second time."""
+TRIES = 3
+"""How often to make a scenario of which nothing is seen: what a process does may recur with the timers."""
+
+UNSEEN = "the kernel showed nothing of it, so it is made again."
+"""What to say of a scenario that :func:`observe` makes again."""
 
 _Ends = tuple[int | None, Endpoint, Endpoint]
 
@@ -170,13 +173,13 @@ def observe(
     chosen: Scenario, family: int, count: int, records: Records, on_unseen: Callable[[Made], None],
     timeout_s: float = 5.0,
 ) -> list[Pairing]:  # fmt: skip
-    """Make one scenario and pair what it made with its records; once more if the kernel showed nothing of it.
+    """Make one scenario and pair what it made with its records; again if the kernel showed nothing of it.
 
     Some virtual machines shield a process from BPF and perf (docs/reference/limits.md). A timer that happens
-    to interrupt that process ends connections unseen; a second try tells this from a reset that we missed.
+    to interrupt that process ends connections unseen; another try tells this from a reset that we missed.
 
     Args:
-        on_unseen: told what is made a second time.
+        on_unseen: told what is made again, :data:`TRIES` times in all at most.
 
     Raises:
         KernelUnavailable, ScenarioFailed: as :func:`~holdfast.lab.runner.make`.
@@ -186,8 +189,10 @@ def observe(
     def judge(made: Made) -> None:
         pairings[:] = records.pair(made, timeout_s)
 
-    made = make(chosen, family, count, judge)
-    if any(one.reset is None and not one.explained for one in pairings) and not records.saw(made):
-        on_unseen(made)
-        make(chosen, family, count, judge)
+    for left in reversed(range(TRIES)):
+        made = make(chosen, family, count, judge)
+        if all(one.reset or one.explained for one in pairings) or records.saw(made):
+            break
+        if left:
+            on_unseen(made)
     return pairings

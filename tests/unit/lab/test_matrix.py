@@ -207,13 +207,14 @@ def test_events_are_seen_from_either_end_and_in_its_own_namespaces(event: dict[s
     ("shown", "namespaces", "times"),
     [
         (["nothing", "record"], True, 2),
-        (["nothing", "nothing", "record"], True, 2),
+        (["nothing", "nothing", "record"], True, 3),
+        (["nothing", "nothing", "nothing", "record"], True, 3),
         (["event", "record"], True, 1),
         (["record"], True, 1),
         (["nothing", "record"], False, 1),
     ],
 )
-def test_only_what_the_kernel_showed_nothing_of_is_made_once_more(
+def test_only_what_the_kernel_showed_nothing_of_is_made_again(
     monkeypatch: pytest.MonkeyPatch, shown: list[str], namespaces: bool, times: int
 ) -> None:
     records = Records(namespaces)

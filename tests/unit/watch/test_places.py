@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import socket
 from pathlib import Path
@@ -12,7 +13,13 @@ import pytest
 
 from holdfast.events import Endpoint, Event, Kind, Process
 from holdfast.linux.namespaces import netns_of
-from holdfast.watch.kernel.places import NAMESPACES_PER_CALL, Places, local_addresses
+from holdfast.watch.kernel.places import (
+    ALLOWANCE_S,
+    ALLOWANCE_SHARE,
+    NAMESPACES_PER_CALL,
+    Places,
+    local_addresses,
+)
 
 # Above the largest pid of Linux: no socket can be listed for it.
 NO_PID = (1 << 22) + 1
@@ -121,6 +128,29 @@ def test_a_flood_from_many_namespaces_is_completed_for_a_few(tmp_path: Path) -> 
     told = Places(unchanged, tmp_path).complete(events)
     assert len(told) == len(events)
     assert sum(event.spoofed is False for event in told) == NAMESPACES_PER_CALL
+
+
+def test_looking_may_take_a_small_share_of_a_processor(tmp_path: Path) -> None:
+    event = left(process(tmp_path, NO_PID))
+    look_s = ALLOWANCE_S + ALLOWANCE_SHARE
+    spent_s = itertools.count(0.0, look_s)  # asked before and after a look
+    now_s = 0.0
+    places = Places(unchanged, tmp_path, lambda: now_s, lambda: next(spent_s))
+
+    def looked() -> bool:
+        return places.complete([event])[0].spoofed is not None
+
+    assert [looked(), looked()] == [True, False]
+    now_s = 0.9
+    assert not looked(), "what it overspent is not earned yet"
+    now_s = 1.1
+    assert looked()
+
+
+def test_waiting_for_a_processor_is_not_looking(tmp_path: Path) -> None:
+    event = left(process(tmp_path, NO_PID))
+    places = Places(unchanged, tmp_path, itertools.count(0.0, 1000.0).__next__, lambda: 0.0)
+    assert [places.complete([event])[0].spoofed for _ in range(5)] == [False] * 5
 
 
 @pytest.mark.needs_netns

@@ -19,8 +19,8 @@ NAMESPACES_PER_CALL = 4
 """Each costs a look through /proc and a list of its sockets: a flood of forged RSTs must not make us busy."""
 
 ALLOWANCE_S, ALLOWANCE_SHARE = 0.25, 0.05
-"""Time to spend on looking at once, and the share of all time over the long run: strangers cause the RSTs
-that are looked after, and must not be able to buy a core for a few segments a second."""
+"""Processor time to spend on looking at once, and the share of all time over the long run: strangers cause
+the RSTs that are looked after, and must not be able to buy a core for a few segments a second."""
 
 _FOREIGN = (Kind.RST_LEFT, Kind.REJECTED)
 _STATES = ("ESTABLISHED", "CLOSE_WAIT", "LISTEN")
@@ -32,17 +32,23 @@ def _incomplete(event: Event) -> bool:
 
 
 class Places:
-    """Completes the events of RSTs whose socket no hook saw."""
+    """Completes the events of RSTs whose socket no hook saw, in one thread.
+
+    Args:
+        clock_s, spent_s: seconds that have passed, and processor seconds of the thread that asks: on a busy
+            machine a look takes long and costs no more.
+    """
 
     def __init__(
         self,
         describe_process: Callable[[Process], Process],
         proc: Path = PROC,
         clock_s: Callable[[], float] = time.monotonic,
+        spent_s: Callable[[], float] = time.thread_time,
     ) -> None:
         self._describe = describe_process
         self._proc = proc
-        self._clock_s = clock_s
+        self._clock_s, self._spent_s = clock_s, spent_s
         self._allowance_s, self._counted_s = ALLOWANCE_S, clock_s()
 
     def complete(self, events: Iterable[Event]) -> list[Event]:
@@ -51,12 +57,12 @@ class Places:
         namespaces = {event.netns for event in told if _incomplete(event) and event.netns}
         if not namespaces or not self._allowed():
             return told
-        began_s = self._clock_s()
+        began_s = self._spent_s()
         living = network_namespaces(self._proc)
         for netns in list(namespaces)[:NAMESPACES_PER_CALL]:
             if netns in living:
                 told = self._complete(told, netns, living[netns])
-        self._allowance_s -= self._clock_s() - began_s
+        self._allowance_s -= self._spent_s() - began_s
         return told
 
     def _allowed(self) -> bool:
