@@ -392,9 +392,8 @@ def test_t13_the_first_error_is_the_kernels_not_the_programs_last(watch: Watch) 
             with pytest.raises(ScenarioFailed, match="Broken pipe"):
                 client.send("again")
             told = watch.await_told(COUNT, *client.pairs)
-            errors = [
-                e.error for e in watch.events(net.client.netns, Kind.ERROR) if (e.local, e.peer) in client.pairs
-            ]
+            seen = watch.events(net.client.netns, Kind.ERROR)
+            errors = [event.error for event in seen if (event.local, event.peer) in client.pairs]
         if errors:
             break
     assert errors == [ETIMEDOUT] * COUNT
