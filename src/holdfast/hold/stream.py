@@ -39,7 +39,7 @@ class Stream:
     def __init__(self, causes: CauseSource | None = None) -> None:
         self.protocol = StreamProtocol(causes)
         self.inbox = self.protocol.inbox  # where the compiled fronts of recv and recv_exactly look
-        self._receiving = self._sending = False
+        self._sending = False
 
     @property
     def local(self) -> str | None:
@@ -78,7 +78,7 @@ class Stream:
             UsageError: the stream is closed, or another task is receiving; at once: ``n`` is negative, or the
                 deadline not a number.
         """
-        limit_s = asked_deadline(deadline)
+        limit_s = self._asked(deadline)
         if asked_size(n) and not len(self.inbox):
             await self._more(limit_s)
         data = self.inbox.take(n)
@@ -88,7 +88,7 @@ class Stream:
     @front("take_exactly")
     async def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes; errors as :meth:`Connection.recv_exactly`."""
-        limit_s = asked_deadline(deadline)
+        limit_s = self._asked(deadline)
         frame = self.inbox.take_exactly(n)
         if frame is None:
             self.protocol.wanted = n
@@ -100,7 +100,7 @@ class Stream:
 
     async def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; arguments and errors as :meth:`Connection.recv_until`."""
-        limit_s = asked_deadline(deadline)
+        limit_s = self._asked(deadline)
         frame = self.inbox.take_until(delimiter, limit)
         if frame is None:
             self.protocol.wanted = limit
@@ -167,6 +167,13 @@ class Stream:
     async def __aexit__(self, *_: object) -> None:
         await self.close(deadline=time.monotonic() + LEAVING_S)
 
+    def _asked(self, deadline: float | None) -> float:
+        """When to stop receiving, once it is known that nobody else does."""
+        limit_s = asked_deadline(deadline)
+        if self.protocol.waited_for:
+            raise UsageError("another task is receiving on this stream; let one task do it")
+        return limit_s
+
     async def _frame(
         self, take: Callable[[], bytes | None], wanted: Callable[[], str], limit_s: float
     ) -> bytes:
@@ -185,13 +192,7 @@ class Stream:
 
     async def _more(self, limit_s: float) -> bool:
         """Wait until there is more in the inbox; False at the end of the stream."""
-        if self._receiving:
-            raise UsageError("another task is receiving on this stream; let one task do it")
-        self._receiving = True
-        try:
-            came = await self.protocol.wait_for_data(limit_s)
-        finally:
-            self._receiving = False
+        came = await self.protocol.wait_for_data(limit_s)
         if not came and not self.protocol.ended:
             raise DeadlineExceeded()
         return came

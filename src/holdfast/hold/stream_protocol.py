@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     Attributes:
         inbox: what came and was not taken.
         wanted: how much the reader waits for, if that is more than the high-water mark.
+        waited_for: a task waits for what comes, and what is here is the beginning of it.
         ended: nothing more will come: end of stream, error or closed.
         paused: the loop reads no more until enough was taken.
         full: the transport asks to send no more for now.
@@ -54,6 +56,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def __init__(self, causes: CauseSource | None) -> None:
         self.inbox = Inbox()
         self.wanted = 0
+        self.waited_for = False
         self.ended = self.full = False
         self.error: Ended | None = None
         self.local: str | None = None
@@ -117,7 +120,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._receives += 1
         if not self.paused and len(self.inbox) >= max(HIGH_WATER_BYTES, self.wanted):
             self.paused = True
-            self.inbox.reserve_bytes = self._low_water_bytes()
+            self._reserve()
             self.transport.pause_reading()
         _wake(self._came)
 
@@ -207,8 +210,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """Something was taken from the inbox: read on if there is room again."""
         if self.paused and len(self.inbox) < self._low_water_bytes():
             self.paused = False
-            self.inbox.reserve_bytes = 0
+            self._reserve()
             self._read_on()
+
+    def _reserve(self) -> None:
+        """Say how much the compiled fronts must leave: to whoever waits for it, all of it."""
+        low_water_bytes = self._low_water_bytes() if self.paused else 0
+        self.inbox.reserve_bytes = sys.maxsize if self.waited_for else low_water_bytes
 
     def _low_water_bytes(self) -> int:
         return max(HIGH_WATER_BYTES // 2, self.wanted)
@@ -222,10 +230,16 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """
         before = self._bytes_received
         self.taken()
-        while self._bytes_received == before and not self.ended:
-            self._came = asyncio.get_running_loop().create_future()
-            if not await _in_time(self._came, limit_s):
-                break
+        self.waited_for = True
+        self._reserve()
+        try:
+            while self._bytes_received == before and not self.ended:
+                self._came = asyncio.get_running_loop().create_future()
+                if not await _in_time(self._came, limit_s):
+                    break
+        finally:
+            self.waited_for = False
+            self._reserve()
         if self._bytes_received > before:
             return True
         if self.error is not None:

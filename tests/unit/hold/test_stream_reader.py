@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who receives on a stream: one task, which gets all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from unit.hold.test_stream import LOOPS, Run, with_stream
+
+from holdfast.errors import UsageError
+from holdfast.hold.inbox_portable import Inbox
+from holdfast.hold.stream import Stream
+from holdfast.hold.stream_protocol import HIGH_WATER_BYTES
+
+pytestmark = pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
+
+Call = Callable[[Stream], Coroutine[Any, Any, bytes]]
+CALLS: list[Call] = [
+    lambda stream: stream.recv(2),
+    lambda stream: stream.recv_exactly(2),
+    lambda stream: stream.recv_until(b"f", 9),
+    lambda stream: stream.recv(0),
+]
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["compiled", "portable"])
+@pytest.mark.parametrize(
+    "size", [4, HIGH_WATER_BYTES + (1 << 16)], ids=["short", "above the high-water mark"]
+)
+def test_nobody_takes_the_beginning_of_what_another_task_waits_for(
+    run: Run, size: int, portable: bool
+) -> None:
+    async def work(stream: Stream, far: socket.socket) -> None:
+        if portable:
+            stream.inbox = stream.protocol.inbox = Inbox()
+        reader = asyncio.create_task(stream.recv_exactly(size + 1))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(far.sendall, b"half" * (size // 4))
+        while len(stream.inbox) < size:
+            await asyncio.sleep(0)
+        for call in CALLS:
+            with pytest.raises(UsageError, match="another task is receiving"):
+                await call(stream)
+        assert stream.peek(2) == b"ha"
+        far.sendall(b"!more")
+        assert await reader == b"half" * (size // 4) + b"!"
+        assert [await stream.recv_exactly(2), await stream.recv(9)] == [b"mo", b"re"]
+
+    with_stream(run, work)
+
+
+def test_a_task_that_stops_waiting_leaves_what_came_to_the_next(run: Run) -> None:
+    async def work(stream: Stream, far: socket.socket) -> None:
+        far.sendall(b"half")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stream.recv_exactly(8), 0.05)
+        assert [await stream.recv(2), await stream.recv_exactly(2)] == [b"ha", b"lf"]
+
+    with_stream(run, work)
