@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EPIPE
+from errno import ECONNRESET, EPIPE
 from typing import cast
 
 from holdfast.errors import ConnectionLost, Truncated, UsageError
@@ -22,7 +22,7 @@ from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
 from holdfast.hold.first_error import Ended
 from holdfast.hold.inbox import Inbox
-from holdfast.hold.loss import address, lost
+from holdfast.hold.loss import address, is_half_closed, is_over, lost
 from holdfast.hold.tls import TlsError
 
 HIGH_WATER_BYTES = 1 << 18
@@ -100,6 +100,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._sock = socket.socket(fileno=os.dup(fd))
         self.local = address(self._sock, socket.socket.getsockname)
         self.peer = address(self._sock, socket.socket.getpeername)
+        self._shut = is_half_closed(self._sock)
         # Whatever the transport keeps itself is not yet the kernel's, and must be waited for.
         # TCP pauses above the mark, TLS at it.
         self.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
@@ -138,12 +139,20 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """See asyncio.BaseProtocol. The other direction of TCP stays open."""
         if self._tls is None:
+            self._check_end()
             self._finish()
             return True
         # asyncio calls this for a cut stream too; OpenSSL knows whether close_notify came.
         with suppress(ssl.SSLError):
             self._clean_end = self._tls.read(1) == b""
         return False
+
+    def _check_end(self) -> None:
+        """Tell the end of the peer's stream from a reset whose error somebody took, by reading SO_ERROR."""
+        # As in Connection: a FIN of the peer does not end both directions.
+        if not self._shut and self._sock.family != socket.AF_UNIX and is_over(self._sock):
+            self.error = self._lost(ConnectionResetError(ECONNRESET, os.strerror(ECONNRESET)), Phase.OPEN)
+        self._clean_end = self.error is None
 
     def pause_writing(self) -> None:
         """See asyncio.BaseProtocol."""
@@ -242,7 +251,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._reserve()
         if self._bytes_received > before:
             return True
-        if self.error is not None:
+        # Once the peer has ended its stream, an error that a send meets does not change how that ended.
+        if self.error is not None and not self._clean_end:
             raise self.latched()
         self._check_open()
         return False

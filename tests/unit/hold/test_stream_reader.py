@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who receives on a stream: one task, which gets all of it."""
+"""What a receiver on a stream can rely on: all of it is his, and no end is told that was none."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from conformance.drivers import reset, tcp_pair
 from unit.hold.test_stream import LOOPS, Run, with_stream
 
-from holdfast.errors import UsageError
+from holdfast.errors import ConnectionClosed, ConnectionReset, UsageError
 from holdfast.hold.inbox_portable import Inbox
-from holdfast.hold.stream import Stream
+from holdfast.hold.stream import Stream, wrap
 from holdfast.hold.stream_protocol import HIGH_WATER_BYTES
 
 pytestmark = pytest.mark.parametrize("run", LOOPS, ids=["asyncio", "uvloop"])
@@ -61,3 +62,34 @@ def test_a_task_that_stops_waiting_leaves_what_came_to_the_next(run: Run) -> Non
         assert [await stream.recv(2), await stream.recv_exactly(2)] == [b"ha", b"lf"]
 
     with_stream(run, work)
+
+
+# ---- the end
+
+
+def test_a_reset_that_somebody_else_consumed_is_no_end_of_stream(run: Run) -> None:
+    async def work(stream: Stream, far: socket.socket) -> None:
+        reset(far)
+        stream.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        for _ in range(2):
+            with pytest.raises(ConnectionReset) as caught:
+                await stream.recv(1)
+        assert stream.peer is not None and caught.value.peer == stream.peer
+
+    with_stream(run, work)
+
+
+def test_a_socket_that_was_shut_before_it_was_wrapped_is_a_stream_that_only_receives(run: Run) -> None:
+    async def main() -> None:
+        near, far = tcp_pair()
+        near.shutdown(socket.SHUT_WR)
+        async with await wrap(near) as stream:
+            assert far.recv(1) == b""
+            with pytest.raises(ConnectionClosed) as caught:
+                await stream.sendall(b"too late")
+            assert caught.value.cause == "written_after_close"
+            far.sendall(b"answer")
+            far.close()
+            assert [await stream.recv_exactly(6), await stream.recv(1)] == [b"answer", b""]
+
+    run(main())
