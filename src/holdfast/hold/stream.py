@@ -15,6 +15,7 @@ from holdfast.hold.asked import asked_deadline, asked_size, named_delimiter
 from holdfast.hold.calls import Readable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.counters import Counters
+from holdfast.hold.ends import ends
 from holdfast.hold.first_error import Ended
 from holdfast.hold.front import front
 from holdfast.hold.stream_protocol import StreamProtocol
@@ -72,7 +73,8 @@ class Stream:
 
         Raises:
             DeadlineExceeded: nothing came; nothing is lost.
-            ConnectionLost: the first error, again at every call, after all data was taken.
+            ConnectionLost: the first error, again at every call, after all data was taken; not if the end of
+                the peer's stream came before it.
             Truncated: a TLS stream ended without close_notify.
             TlsError: what came is no TLS.
             UsageError: the stream is closed, or another task is receiving; at once: ``n`` is negative, or the
@@ -223,9 +225,11 @@ async def wrap(
         causes: whom an error's ``explain()`` asks.
 
     Raises:
+        UsageError: the socket carries datagrams, or is not connected; it is still the caller's.
         ssl.SSLError: the handshake failed.
         OSError: so it did, or there was no descriptor left: a stream needs one beside the socket's.
     """
+    ends(sock)
     sock.setblocking(False)
     stream = Stream(causes)
     loop = asyncio.get_running_loop()

@@ -93,3 +93,24 @@ def test_a_socket_that_was_shut_before_it_was_wrapped_is_a_stream_that_only_rece
             assert [await stream.recv_exactly(6), await stream.recv(1)] == [b"answer", b""]
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (socket.socket, "is not connected"),
+        (lambda: socket.create_server(("127.0.0.1", 0)), "is not connected"),
+        (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "carries datagrams"),
+    ],
+    ids=["unconnected", "listening", "datagrams"],
+)
+def test_what_has_no_peer_cannot_become_a_stream_and_stays_the_callers(
+    run: Run, make: Callable[[], socket.socket], why: str
+) -> None:
+    async def main() -> None:
+        with make() as sock:
+            with pytest.raises(UsageError, match=why):
+                await wrap(sock)
+            assert sock.gettimeout() is None
+
+    run(main())
