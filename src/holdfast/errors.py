@@ -312,7 +312,7 @@ class DeadlineExceeded(Gathered, TimeoutError):
 
 
 class Cancelled(Gathered):
-    """Another thread called ``cancel()``; nothing is lost.
+    """Another thread, or a signal handler, called ``cancel()`` or ``close()``; nothing is lost.
 
     Attributes:
         partial: as for :class:`DeadlineExceeded`.
@@ -324,7 +324,7 @@ class Cancelled(Gathered):
         self.partial, self.sent_bytes = partial, sent_bytes
 
     def __str__(self) -> str:
-        return "Another thread cancelled this call."
+        return "This call was ended by cancel() or close()."
 
 
 class MalformedCapture(HoldfastError, ValueError):
