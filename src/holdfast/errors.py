@@ -359,7 +359,7 @@ class GaveUp(HoldfastError):
         if not self.losses:
             return f"Gave up: {self.why}."
         attempts = "1 attempt" if len(self.losses) == 1 else f"{len(self.losses)} attempts"
-        return f"Gave up after {attempts}: {self.why}. The last: {self.losses[-1]}"
+        return f"Gave up after {attempts}: {self.why}. The last: {_told(self.losses[-1])}"
 
 
 class ReplayRefused(HoldfastError):
@@ -375,4 +375,9 @@ class ReplayRefused(HoldfastError):
 
     def __str__(self) -> str:
         why = "the request may have reached the peer and is not marked idempotent"
-        return f"Not sent again: {why}. {self.loss}"
+        return f"Not sent again: {why}. {_told(self.loss)}"
+
+
+def _told(error: BaseException) -> str:
+    """Its sentence; of one that has none, such as asyncio's TimeoutError, what it is."""
+    return str(error) or repr(error)

@@ -201,6 +201,11 @@ def test_errors_travel_between_processes() -> None:
         (GaveUp([], "no time was left"), "Gave up: no time was left."),
         (GaveUp([OSError("a"), OSError("b")], "no retry is left"),
          "Gave up after 2 attempts: no retry is left. The last: b"),
+        (GaveUp([TimeoutError()], "all were made"),
+         "Gave up after 1 attempt: all were made. The last: TimeoutError()"),
+        (ReplayRefused(TimeoutError()),
+         "Not sent again: the request may have reached the peer and is not marked idempotent. "
+         "TimeoutError()"),
         (ReplayRefused(OSError("lost")),
          "Not sent again: the request may have reached the peer and is not marked idempotent. lost"),
     ],
