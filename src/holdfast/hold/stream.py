@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl as tls
 import time
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Self
 
 from holdfast.errors import ConnectionLost, DeadlineExceeded, Gathered, Truncated, UsageError
@@ -25,7 +27,7 @@ CHUNK_BYTES = 1 << 18
 """How much of a send is handed over before the rest waits for the kernel."""
 
 LEAVING_S = 30.0
-"""How long leaving ``async with`` waits for a peer that does not read."""
+"""How long leaving ``async with`` in good order waits for a peer that does not read."""
 
 
 class Stream:
@@ -35,6 +37,8 @@ class Stream:
     what came stays here. Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without
     limit. Make one with :func:`wrap` or :func:`serve`.
 
+    Leaving ``async with`` closes it: in good order all that was sent goes out first, for 30 s at most; by an
+    exception, a cancellation among them, at once.
     """
 
     def __init__(self, causes: CauseSource | None = None) -> None:
@@ -156,7 +160,7 @@ class Stream:
         self.protocol.shut()
 
     async def close(self, *, deadline: float | None = None) -> None:
-        """Send what is still to be sent, then close; at the deadline, close without it."""
+        """Send what is still to be sent, then close; at the deadline, or if cancelled, close without it."""
         await self.protocol.close(asked_deadline(deadline))
 
     def abort(self) -> None:
@@ -166,8 +170,11 @@ class Stream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close(deadline=time.monotonic() + LEAVING_S)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A timeout around the block must hold: whoever is thrown out of it waits for no peer.
+        await self.close(deadline=-math.inf if kind else time.monotonic() + LEAVING_S)
 
     def _asked(self, deadline: float | None) -> float:
         """When to stop receiving, once it is known that nobody else does."""

@@ -310,12 +310,21 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if self._tls is not None and not self.full:
             # All is sent; only the peer's own farewell could still come, and it may never do.
             limit_s = min(limit_s, time.monotonic() + FAREWELL_S)
-        if not await _in_time(asyncio.shield(self._gone), limit_s):
-            # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
-            self._cut = True
-            with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
+        try:
+            gone = await _in_time(asyncio.shield(self._gone), limit_s)
+        except asyncio.CancelledError:  # a timeout around it is a deadline too
+            self._cut_off()
+            raise
+        if not gone:
+            self._cut_off()
             await asyncio.shield(self._gone)
+
+    def _cut_off(self) -> None:
+        """End a close that still waits for the peer."""
+        # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
+        self._cut = True
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def abort(self) -> None:
         """Close at once."""

@@ -284,7 +284,8 @@ def test_a_child_says_no_farewell_for_its_parent(pair: Pair) -> None:
     near, far = pair
     near._become_the_childs()
     near.close()
-    with pytest.raises(ssl.SSLEOFError):
+    # Session tickets lie unread, so the kernel resets; CPython loses that errno before 3.11.9 and 3.12.3.
+    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
         far.recv(1)
 
 

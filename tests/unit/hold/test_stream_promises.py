@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a receiver on a stream can rely on: all of it is his, and no end is told that was none."""
+"""What the user of a stream relies on: all that comes is theirs, an end is one, a timeout holds."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.drivers import reset, tcp_pair
-from unit.hold.test_stream import LOOPS, Run, with_stream
+from conformance.drivers import Certificate, reset, tcp_pair
+from unit.hold.test_stream import LOOPS, Run, clog, read, tls_pair, with_stream
 
 from holdfast.errors import ConnectionClosed, ConnectionReset, UsageError
 from holdfast.hold.inbox_portable import Inbox
@@ -93,6 +95,56 @@ def test_a_socket_that_was_shut_before_it_was_wrapped_is_a_stream_that_only_rece
             assert [await stream.recv_exactly(6), await stream.recv(1)] == [b"answer", b""]
 
     run(main())
+
+
+# ---- leaving by an exception
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+def test_a_timeout_around_the_block_holds_though_the_peer_does_not_read(
+    run: Run, encrypted: bool, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        if encrypted:
+            stream, far = await tls_pair(Certificate(tmp_path))
+        else:
+            near, far = tcp_pair()
+            stream = await wrap(near)
+        began = time.monotonic()
+        with far, pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), stream:
+                await stream.sendall(bytes(64 << 20))
+        assert time.monotonic() - began < 5
+
+    run(main())
+
+
+def test_a_timeout_around_a_close_gives_the_socket_back(run: Run) -> None:
+    async def work(stream: Stream, far: socket.socket) -> None:
+        await clog(stream)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await stream.close()
+        await asyncio.wait_for(asyncio.shield(stream.protocol._gone), 5)
+        assert stream.error is None
+
+    with_stream(run, work)
+
+
+def test_what_was_sent_before_an_exception_arrives(run: Run) -> None:
+    async def main() -> None:
+        near, far = tcp_pair()
+        with pytest.raises(ZeroDivisionError):
+            async with await wrap(near) as stream:
+                await stream.sendall(bytes(1 << 17))
+                raise ZeroDivisionError
+        with far:
+            assert await read(far, 1 << 17) == bytes(1 << 17)
+
+    run(main())
+
+
+# ---- what is no stream
 
 
 @pytest.mark.parametrize(
