@@ -144,7 +144,8 @@ class ConnectionLost(Gathered, ConnectionError):
         ask: Callable[[float], Explanation | None] | None = None,
     ) -> None:
         row = cause(loss.cause)
-        super().__init__(loss.errno, row.describe("this program", loss.peer, loss.local, loss.lost))
+        who = "This program" if row.sentence.startswith("{who}") else "this program"
+        super().__init__(loss.errno, row.describe(who, loss.peer, loss.local, loss.lost))
         self.loss = loss
         self.local, self.peer = loss.local, loss.peer
         self.cause, self.basis, self.remedy = row.id, Basis.INFERRED, row.remedy
