@@ -743,7 +743,8 @@ _ENDINGS = (
     Cause(
         "icmp_error",
         Family.ENDING,
-        "The network reported by ICMP that {peer} cannot be reached, which ended the attempt of {who}.",
+        "The attempt of {who} to reach {peer} ended: there is no route to it, or the network said by ICMP "
+        "that it cannot be reached.",
         ("Check the route (`ip route get`), the peer's host and firewalls that answer with ICMP.",),
         why="No route, host down, or administratively prohibited.",
         rfc="RFC 9293 3.9.2.2",

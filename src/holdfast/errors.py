@@ -144,7 +144,8 @@ class ConnectionLost(Gathered, ConnectionError):
         ask: Callable[[float], Explanation | None] | None = None,
     ) -> None:
         row = cause(loss.cause)
-        super().__init__(loss.errno, row.describe("this program", loss.peer, loss.local, loss.lost))
+        who = "This program" if row.sentence.startswith("{who}") else "this program"
+        super().__init__(loss.errno, row.describe(who, loss.peer, loss.local, loss.lost))
         self.loss = loss
         self.local, self.peer = loss.local, loss.peer
         self.cause, self.basis, self.remedy = row.id, Basis.INFERRED, row.remedy
@@ -312,7 +313,7 @@ class DeadlineExceeded(Gathered, TimeoutError):
 
 
 class Cancelled(Gathered):
-    """Another thread called ``cancel()``; nothing is lost.
+    """Another thread, or a signal handler, called ``cancel()`` or ``close()``; nothing is lost.
 
     Attributes:
         partial: as for :class:`DeadlineExceeded`.
@@ -324,7 +325,7 @@ class Cancelled(Gathered):
         self.partial, self.sent_bytes = partial, sent_bytes
 
     def __str__(self) -> str:
-        return "Another thread cancelled this call."
+        return "This call was ended by cancel() or close()."
 
 
 class MalformedCapture(HoldfastError, ValueError):
@@ -359,7 +360,7 @@ class GaveUp(HoldfastError):
         if not self.losses:
             return f"Gave up: {self.why}."
         attempts = "1 attempt" if len(self.losses) == 1 else f"{len(self.losses)} attempts"
-        return f"Gave up after {attempts}: {self.why}. The last: {self.losses[-1]}"
+        return f"Gave up after {attempts}: {self.why}. The last: {_told(self.losses[-1])}"
 
 
 class ReplayRefused(HoldfastError):
@@ -375,4 +376,9 @@ class ReplayRefused(HoldfastError):
 
     def __str__(self) -> str:
         why = "the request may have reached the peer and is not marked idempotent"
-        return f"Not sent again: {why}. {self.loss}"
+        return f"Not sent again: {why}. {_told(self.loss)}"
+
+
+def _told(error: BaseException) -> str:
+    """Its sentence; of one that has none, such as asyncio's TimeoutError, what it is."""
+    return str(error) or repr(error)

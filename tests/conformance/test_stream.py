@@ -255,6 +255,19 @@ def test_data_is_still_to_be_had_after_a_send_met_the_error(pair: Pair) -> None:
     assert caught.value.loss is first.loss
 
 
+@only(PLAIN)
+def test_the_end_of_the_peers_stream_stays_its_end_whatever_a_later_send_meets(pair: Pair) -> None:
+    pair.far.sendall(b"bye")
+    end(pair)
+    assert [pair.near.recv_exactly(3), pair.near.recv(1)] == [b"bye", b""]
+    told = send_until_refused(pair.near)
+    assert (pair.near.recv(1), told.cause) == (b"", "peer_closed_then_reset")
+    with pytest.raises(Truncated):
+        pair.near.recv_exactly(1)
+    with pytest.raises(ConnectionClosed):
+        pair.near.sendall(b"x")
+
+
 def test_peek_takes_neither_data_nor_errors(pair: Pair) -> None:
     pair.far.sendall(b"look")
     settle(pair.near, 4)

@@ -86,6 +86,10 @@ def test_a_span_beyond_the_kernels_int_ends_at_its_largest_value() -> None:
             lambda: KeepAlive(1, 1, 128),
             "count is 128: give a whole number from 1 to 127 (TCP_KEEPCNT, p",
         ),
+        (
+            lambda: SocketPolicy(keepalive=(60, 15, 3)),  # type: ignore[arg-type]
+            "keepalive is (60, 15, 3): give a KeepAlive",
+        ),
         (lambda: SocketPolicy(user_timeout_ms=-1), "user_timeout_ms is -1: "),
         (lambda: SocketPolicy(user_timeout_ms=2**31), "user_timeout_ms is 2147483648: "),
         (lambda: SocketPolicy(notsent_lowat_bytes=-1), "notsent_lowat_bytes is -1: "),

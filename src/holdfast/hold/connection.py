@@ -28,22 +28,16 @@ from holdfast.hold.calls import WOKEN, Calls, Readable, Writable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
+from holdfast.hold.ends import ends
 from holdfast.hold.first_error import Ended, FirstError
 from holdfast.hold.forks import freed, mended_in_child
 from holdfast.hold.inbox import Inbox
 from holdfast.hold.inbox_portable import CAPACITY_BYTES
-from holdfast.hold.loss import (
-    address,
-    is_half_closed,
-    is_over,
-    read_figures,
-    unread_bytes,
-)
+from holdfast.hold.loss import is_half_closed, is_over, unread_bytes
 from holdfast.hold.receive import PIECE_BYTES
 from holdfast.hold.tls import TlsCalls, at_once
 from holdfast.hold.turn import Turn
 from holdfast.hold.wake import Wake
-from holdfast.linux import states
 
 _T = TypeVar("_T", bound=int | bytes)
 
@@ -69,18 +63,16 @@ class Connection:
         sock: connected; it belongs to the connection from now on.
         causes: whom an error's ``explain()`` asks, None for nobody.
 
+    Raises:
+        UsageError: the socket carries datagrams, or is not connected.
+
     Attributes:
         local, peer: ``addr:port``, ``[v6]:port`` or a path; still known after a reset, unlike getpeername().
     """
 
     def __init__(self, sock: socket.socket, *, causes: CauseSource | None = None) -> None:
-        if sock.type != socket.SOCK_STREAM:
-            raise UsageError("the socket carries datagrams; a connection needs a stream socket")
         self._sock = sock
-        self.local = address(sock, socket.socket.getsockname)
-        self.peer = address(sock, socket.socket.getpeername)
-        if self.peer is None and sock.family != socket.AF_UNIX and not _was_connected(sock):
-            raise UsageError("the socket is not connected; connect it before wrapping it")
+        self.local, self.peer = ends(sock)
         self._first = FirstError(sock, self.local, self.peer, causes)
         self._calls: Calls = calls
         self._tls: TlsCalls | None = None
@@ -118,7 +110,8 @@ class Connection:
 
         Raises:
             DeadlineExceeded, Cancelled: nothing came; nothing is lost.
-            ConnectionLost: the first error, again at every call, after all data was taken.
+            ConnectionLost: the first error, again at every call, after all data was taken; not if the end of
+                the peer's stream came before it.
             Truncated: a TLS stream ended without close_notify.
             TlsError: what came is no TLS.
             UsageError: the connection is closed, another thread is receiving, or a number makes no sense.
@@ -375,12 +368,6 @@ class Connection:
     def _latched(self, sent_bytes: int = 0) -> Ended:
         assert self.error is not None
         return self.error.again(sent_bytes)
-
-
-def _was_connected(sock: socket.socket) -> bool:
-    """Whether a socket without a peer had one: a RST may come before accept() returns."""
-    info = read_figures(sock).info
-    return info is not None and info.state == states.NUMBERS["CLOSED"] and bool(info.segs_in)
 
 
 def _ended_early(end: object, sent_bytes: int = 0) -> DeadlineExceeded | Cancelled:

@@ -12,7 +12,7 @@ from errno import EAGAIN, EBADF
 from os import strerror
 from typing import TypeVar
 
-from holdfast.hold.asked import asked_deadline
+from holdfast.hold.asked import asked_deadline, asked_size
 
 _T = TypeVar("_T")
 
@@ -29,9 +29,7 @@ READABLE, WRITABLE = select.POLLIN | select.POLLRDHUP, select.POLLOUT
 
 def receive(sock: socket.socket, size: int, deadline: float | None, wake_fd: int | None, /) -> bytes | int:
     """Up to ``size`` bytes; -1 when the deadline has passed, -2 when woken."""
-    if size < 0:
-        raise ValueError("the size is negative")
-    if not size:  # a Unix socket would wait all the same
+    if not asked_size(size):  # a Unix socket would wait all the same
         _open_fd(sock)
         return b""
     with _twin(sock) as one:

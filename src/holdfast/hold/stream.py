@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl as tls
 import time
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Self
 
 from holdfast.errors import ConnectionLost, DeadlineExceeded, Gathered, Truncated, UsageError
@@ -15,6 +17,7 @@ from holdfast.hold.asked import asked_deadline, asked_size, named_delimiter
 from holdfast.hold.calls import Readable
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.counters import Counters
+from holdfast.hold.ends import ends
 from holdfast.hold.first_error import Ended
 from holdfast.hold.front import front
 from holdfast.hold.stream_protocol import StreamProtocol
@@ -24,7 +27,7 @@ CHUNK_BYTES = 1 << 18
 """How much of a send is handed over before the rest waits for the kernel."""
 
 LEAVING_S = 30.0
-"""How long leaving ``async with`` waits for a peer that does not read."""
+"""How long leaving ``async with`` in good order waits for a peer that does not read."""
 
 
 class Stream:
@@ -34,12 +37,14 @@ class Stream:
     what came stays here. Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without
     limit. Make one with :func:`wrap` or :func:`serve`.
 
+    Leaving ``async with`` closes it: in good order all that was sent goes out first, for 30 s at most; by an
+    exception, a cancellation among them, at once.
     """
 
     def __init__(self, causes: CauseSource | None = None) -> None:
         self.protocol = StreamProtocol(causes)
         self.inbox = self.protocol.inbox  # where the compiled fronts of recv and recv_exactly look
-        self._receiving = self._sending = False
+        self._sending = False
 
     @property
     def local(self) -> str | None:
@@ -72,13 +77,14 @@ class Stream:
 
         Raises:
             DeadlineExceeded: nothing came; nothing is lost.
-            ConnectionLost: the first error, again at every call, after all data was taken.
+            ConnectionLost: the first error, again at every call, after all data was taken; not if the end of
+                the peer's stream came before it.
             Truncated: a TLS stream ended without close_notify.
             TlsError: what came is no TLS.
             UsageError: the stream is closed, or another task is receiving; at once: ``n`` is negative, or the
                 deadline not a number.
         """
-        limit_s = asked_deadline(deadline)
+        limit_s = self._asked(deadline)
         if asked_size(n) and not len(self.inbox):
             await self._more(limit_s)
         data = self.inbox.take(n)
@@ -88,7 +94,7 @@ class Stream:
     @front("take_exactly")
     async def recv_exactly(self, n: int, *, deadline: float | None = None) -> bytes:
         """Exactly ``n`` bytes; errors as :meth:`Connection.recv_exactly`."""
-        limit_s = asked_deadline(deadline)
+        limit_s = self._asked(deadline)
         frame = self.inbox.take_exactly(n)
         if frame is None:
             self.protocol.wanted = n
@@ -100,7 +106,7 @@ class Stream:
 
     async def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; arguments and errors as :meth:`Connection.recv_until`."""
-        limit_s = asked_deadline(deadline)
+        limit_s = self._asked(deadline)
         frame = self.inbox.take_until(delimiter, limit)
         if frame is None:
             self.protocol.wanted = limit
@@ -154,7 +160,7 @@ class Stream:
         self.protocol.shut()
 
     async def close(self, *, deadline: float | None = None) -> None:
-        """Send what is still to be sent, then close; at the deadline, close without it."""
+        """Send what is still to be sent, then close; at the deadline, or if cancelled, close without it."""
         await self.protocol.close(asked_deadline(deadline))
 
     def abort(self) -> None:
@@ -164,8 +170,18 @@ class Stream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close(deadline=time.monotonic() + LEAVING_S)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A timeout around the block must hold: whoever is thrown out of it waits for no peer.
+        await self.close(deadline=-math.inf if kind else time.monotonic() + LEAVING_S)
+
+    def _asked(self, deadline: float | None) -> float:
+        """When to stop receiving, once it is known that nobody else does."""
+        limit_s = asked_deadline(deadline)
+        if self.protocol.waited_for:
+            raise UsageError("another task is receiving on this stream; let one task do it")
+        return limit_s
 
     async def _frame(
         self, take: Callable[[], bytes | None], wanted: Callable[[], str], limit_s: float
@@ -185,13 +201,7 @@ class Stream:
 
     async def _more(self, limit_s: float) -> bool:
         """Wait until there is more in the inbox; False at the end of the stream."""
-        if self._receiving:
-            raise UsageError("another task is receiving on this stream; let one task do it")
-        self._receiving = True
-        try:
-            came = await self.protocol.wait_for_data(limit_s)
-        finally:
-            self._receiving = False
+        came = await self.protocol.wait_for_data(limit_s)
         if not came and not self.protocol.ended:
             raise DeadlineExceeded()
         return came
@@ -222,9 +232,11 @@ async def wrap(
         causes: whom an error's ``explain()`` asks.
 
     Raises:
+        UsageError: the socket carries datagrams, or is not connected; it is still the caller's.
         ssl.SSLError: the handshake failed.
         OSError: so it did, or there was no descriptor left: a stream needs one beside the socket's.
     """
+    ends(sock)
     sock.setblocking(False)
     stream = Stream(causes)
     loop = asyncio.get_running_loop()

@@ -8,10 +8,11 @@ import math
 import os
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EPIPE
+from errno import ECONNRESET, EPIPE
 from typing import cast
 
 from holdfast.errors import ConnectionLost, Truncated, UsageError
@@ -21,7 +22,7 @@ from holdfast.hold.classify import Phase
 from holdfast.hold.counters import Counters
 from holdfast.hold.first_error import Ended
 from holdfast.hold.inbox import Inbox
-from holdfast.hold.loss import address, lost
+from holdfast.hold.loss import address, is_half_closed, is_over, lost
 from holdfast.hold.tls import TlsError
 
 HIGH_WATER_BYTES = 1 << 18
@@ -42,6 +43,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     Attributes:
         inbox: what came and was not taken.
         wanted: how much the reader waits for, if that is more than the high-water mark.
+        waited_for: a task waits for what comes, and what is here is the beginning of it.
         ended: nothing more will come: end of stream, error or closed.
         paused: the loop reads no more until enough was taken.
         full: the transport asks to send no more for now.
@@ -54,6 +56,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def __init__(self, causes: CauseSource | None) -> None:
         self.inbox = Inbox()
         self.wanted = 0
+        self.waited_for = False
         self.ended = self.full = False
         self.error: Ended | None = None
         self.local: str | None = None
@@ -97,6 +100,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._sock = socket.socket(fileno=os.dup(fd))
         self.local = address(self._sock, socket.socket.getsockname)
         self.peer = address(self._sock, socket.socket.getpeername)
+        self._shut = is_half_closed(self._sock)
         # Whatever the transport keeps itself is not yet the kernel's, and must be waited for.
         # TCP pauses above the mark, TLS at it.
         self.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
@@ -117,7 +121,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._receives += 1
         if not self.paused and len(self.inbox) >= max(HIGH_WATER_BYTES, self.wanted):
             self.paused = True
-            self.inbox.reserve_bytes = self._low_water_bytes()
+            self._reserve()
             self.transport.pause_reading()
         _wake(self._came)
 
@@ -135,12 +139,20 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """See asyncio.BaseProtocol. The other direction of TCP stays open."""
         if self._tls is None:
+            self._check_end()
             self._finish()
             return True
         # asyncio calls this for a cut stream too; OpenSSL knows whether close_notify came.
         with suppress(ssl.SSLError):
             self._clean_end = self._tls.read(1) == b""
         return False
+
+    def _check_end(self) -> None:
+        """Tell the end of the peer's stream from a reset whose error somebody took, by reading SO_ERROR."""
+        # As in Connection: a FIN of the peer does not end both directions.
+        if not self._shut and self._sock.family != socket.AF_UNIX and is_over(self._sock):
+            self.error = self._lost(ConnectionResetError(ECONNRESET, os.strerror(ECONNRESET)), Phase.OPEN)
+        self._clean_end = self.error is None
 
     def pause_writing(self) -> None:
         """See asyncio.BaseProtocol."""
@@ -207,8 +219,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """Something was taken from the inbox: read on if there is room again."""
         if self.paused and len(self.inbox) < self._low_water_bytes():
             self.paused = False
-            self.inbox.reserve_bytes = 0
+            self._reserve()
             self._read_on()
+
+    def _reserve(self) -> None:
+        """Say how much the compiled fronts must leave: to whoever waits for it, all of it."""
+        low_water_bytes = self._low_water_bytes() if self.paused else 0
+        self.inbox.reserve_bytes = sys.maxsize if self.waited_for else low_water_bytes
 
     def _low_water_bytes(self) -> int:
         return max(HIGH_WATER_BYTES // 2, self.wanted)
@@ -222,13 +239,20 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """
         before = self._bytes_received
         self.taken()
-        while self._bytes_received == before and not self.ended:
-            self._came = asyncio.get_running_loop().create_future()
-            if not await _in_time(self._came, limit_s):
-                break
+        self.waited_for = True
+        self._reserve()
+        try:
+            while self._bytes_received == before and not self.ended:
+                self._came = asyncio.get_running_loop().create_future()
+                if not await _in_time(self._came, limit_s):
+                    break
+        finally:
+            self.waited_for = False
+            self._reserve()
         if self._bytes_received > before:
             return True
-        if self.error is not None:
+        # Once the peer has ended its stream, an error that a send meets does not change how that ended.
+        if self.error is not None and not self._clean_end:
             raise self.latched()
         self._check_open()
         return False
@@ -286,12 +310,21 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if self._tls is not None and not self.full:
             # All is sent; only the peer's own farewell could still come, and it may never do.
             limit_s = min(limit_s, time.monotonic() + FAREWELL_S)
-        if not await _in_time(asyncio.shield(self._gone), limit_s):
-            # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
-            self._cut = True
-            with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
+        try:
+            gone = await _in_time(asyncio.shield(self._gone), limit_s)
+        except asyncio.CancelledError:  # a timeout around it is a deadline too
+            self._cut_off()
+            raise
+        if not gone:
+            self._cut_off()
             await asyncio.shield(self._gone)
+
+    def _cut_off(self) -> None:
+        """End a close that still waits for the peer."""
+        # Not transport.abort(): over TLS it fails on CPython 3.11. The transport sees its end and goes.
+        self._cut = True
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def abort(self) -> None:
         """Close at once."""

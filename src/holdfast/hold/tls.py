@@ -99,7 +99,7 @@ class TlsCalls:
         """Up to ``size`` bytes; -1 when the deadline has passed, -2 when woken."""
         if asked_size(size) == 0:  # OpenSSL would wait for a record all the same
             return b""
-        return self._move(lambda: sock.recv(size), sock, deadline, wake_fd)
+        return self._move(lambda: sock.recv(size), sock, READABLE, deadline, wake_fd)
 
     def receive_into(
         self, sock: socket.socket, buffer: Writable, deadline: float | None, wake_fd: int | None, /
@@ -108,7 +108,7 @@ class TlsCalls:
         with memoryview(buffer) as whole, whole.cast("B") as room:
             if not room:  # ssl would take it for "1,024 bytes"
                 return 0
-            return self._move(lambda: sock.recv_into(room), sock, deadline, wake_fd)
+            return self._move(lambda: sock.recv_into(room), sock, READABLE, deadline, wake_fd)
 
     def send_from(
         self, sock: socket.socket, buffer: Readable, deadline: float | None, wake_fd: int | None, /
@@ -132,7 +132,7 @@ class TlsCalls:
     ) -> int:
         sent = DEADLINE
         try:
-            sent = self._move(lambda: sock.send(record), sock, deadline, wake_fd)
+            sent = self._move(lambda: sock.send(record), sock, WRITABLE, deadline, wake_fd)
         finally:  # also when a signal handler raises
             if sent < 0:
                 self._begun, self._half_sent = bytes(record), True
@@ -172,7 +172,12 @@ class TlsCalls:
         self._lock = freed(self._lock)
 
     def _move(
-        self, attempt: Callable[[], _T], sock: socket.socket, deadline: float | None, wake_fd: int | None
+        self,
+        attempt: Callable[[], _T],
+        sock: socket.socket,
+        plain: int,
+        deadline: float | None,
+        wake_fd: int | None,
     ) -> _T | int:
         limit = Limit(sock, deadline)
         while True:
@@ -183,6 +188,8 @@ class TlsCalls:
                 events = READABLE
             except ssl.SSLWantWriteError:  # also while reading: a key update must go out first
                 events = WRITABLE
+            except BlockingIOError:  # unwrap() has taken TLS off: the socket's own call found nothing to do
+                events = plain
             except ssl.SSLEOFError as error:
                 raise _reset_or_cut(sock, error) from error
             except ssl.SSLError as error:

@@ -8,6 +8,9 @@ import threading
 from holdfast.errors import UsageError
 from holdfast.hold.forks import freed
 
+LOOK_S = 0.001
+"""How often one that waits for its turn looks whether it is a call that has it."""
+
 
 class Turn:
     """The right to receive, or to send, for the length of one call.
@@ -29,7 +32,7 @@ class Turn:
 
     def __enter__(self) -> None:
         if not self.lock.acquire(False):  # without waiting; the keyword would cost a fifth of a small message
-            raise UsageError(f"another thread is {self._doing} on this connection; let one thread do it")
+            self._queue()
         if self._taken or self.closed:
             self.lock.release()
             if self.closed:
@@ -40,6 +43,12 @@ class Turn:
                 "a handler may only cancel() or close() it"
             )
         self._taken = True
+
+    def _queue(self) -> None:
+        """Wait behind what is no call: a close(), or the other direction that waited for a verdict."""
+        while not self.lock.acquire(timeout=LOOK_S):
+            if self._taken:
+                raise UsageError(f"another thread is {self._doing} on this connection; let one thread do it")
 
     def __exit__(self, *_: object) -> None:
         self._taken = False

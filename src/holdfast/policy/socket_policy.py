@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from holdfast.errors import UsageError
 from holdfast.policy.bounds import whole
 from holdfast.policy.keepalive import MAX_USER_TIMEOUT_MS, KeepAlive
 
@@ -67,7 +68,7 @@ class SocketPolicy:
             twice (RFC 7413 §6.1): only for a first message that may.
 
     Raises:
-        UsageError: a number that the kernel would refuse.
+        UsageError: a number that the kernel would refuse, or a ``keepalive`` that is none.
     """
 
     keepalive: KeepAlive | None = None
@@ -77,6 +78,8 @@ class SocketPolicy:
     fastopen_connect: bool = False
 
     def __post_init__(self) -> None:
+        if self.keepalive is not None and not isinstance(self.keepalive, KeepAlive):
+            raise UsageError(f"keepalive is {self.keepalive!r}: give a KeepAlive, or None for no probes.")
         whole("user_timeout_ms", self.user_timeout_ms, 0, MAX_USER_TIMEOUT_MS, "TCP_USER_TIMEOUT, ms")
         whole("notsent_lowat_bytes", self.notsent_lowat_bytes, 0, MAX_NOTSENT_BYTES, "TCP_NOTSENT_LOWAT")
 

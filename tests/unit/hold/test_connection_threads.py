@@ -80,6 +80,33 @@ def test_a_reset_that_the_other_direction_consumed_is_told_alike(pair: Pair, fir
     assert getattr(near.error, "loss", None) is caught.value.loss
 
 
+def test_who_comes_while_another_thread_closes_is_told_so(pair: Pair) -> None:
+    """close() has one direction and waits for the other: nobody is receiving, and no mistake was made."""
+    near, _ = pair
+    raised: list[BaseException] = []
+    with near._sending.lock:
+        closing = raised_by(near.close, raised)
+        while near._receiving.lock.acquire(blocking=False):  # until close() has it
+            near._receiving.lock.release()
+            time.sleep(0.001)
+        receiving = raised_by(lambda: near.recv(1), raised)
+        time.sleep(0.02)
+    for thread in (closing, receiving):
+        thread.join(10)
+    assert [str(error) for error in raised] == ["the connection is closed; connect again"]
+
+
+def test_who_comes_while_the_other_direction_asks_for_a_verdict_has_its_turn(pair: Pair) -> None:
+    near, far = pair
+    far.sendall(b"x")
+    raised: list[BaseException] = []
+    with near._receiving.lock:
+        receiving = raised_by(lambda: near.recv(1), raised)
+        time.sleep(0.02)
+    receiving.join(10)
+    assert not raised and near.counters.bytes_received == 1
+
+
 def test_a_reset_that_somebody_else_consumed_is_no_end_of_stream(pair: Pair) -> None:
     near, far = pair
     reset(far)

@@ -15,7 +15,15 @@ import pytest
 from conformance.drivers import reset, tcp_pair
 
 from holdfast.causes import Basis, Direction, Ending, Severity
-from holdfast.errors import ConnectionLost, ConnectionReset, GaveUp, Loss, ReplayRefused, SessionLost
+from holdfast.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectionReset,
+    GaveUp,
+    Loss,
+    ReplayRefused,
+    SessionLost,
+)
 from holdfast.events import Endpoint, Reset
 from holdfast.hold import log
 from holdfast.hold.cause_source import MOST_LOOKUPS, asker
@@ -198,9 +206,17 @@ def test_errors_travel_between_processes() -> None:
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
+        (ConnectionClosed(Loss(errno.EPIPE, "written_after_close", peer="192.0.2.1:80")),
+         "This program wrote to its connection to 192.0.2.1:80 after it had ended. [EPIPE] Stop writing "
+         "after shutdown() or after the first error, and remember that first error."),
         (GaveUp([], "no time was left"), "Gave up: no time was left."),
         (GaveUp([OSError("a"), OSError("b")], "no retry is left"),
          "Gave up after 2 attempts: no retry is left. The last: b"),
+        (GaveUp([TimeoutError()], "all were made"),
+         "Gave up after 1 attempt: all were made. The last: TimeoutError()"),
+        (ReplayRefused(TimeoutError()),
+         "Not sent again: the request may have reached the peer and is not marked idempotent. "
+         "TimeoutError()"),
         (ReplayRefused(OSError("lost")),
          "Not sent again: the request may have reached the peer and is not marked idempotent. lost"),
     ],
