@@ -120,6 +120,14 @@ def _warnings(reads: Sequence[Read]) -> Iterable[str]:
                 f"{damage.path} is damaged at byte {damage.offset:,}: "
                 f"{damage.what}. What came before it is told."
             )
+        if read.repeated:
+            yield f"Named twice, and read once: {files_words(read.repeated)}."
+        if read.overlapping:
+            yield (
+                f"Overlaps the file before it in time: {files_words(read.overlapping)}. Packets in both "
+                "count twice, and segments stand in the wrong order: give a copy once, merge what was "
+                "captured at one place (mergecap), and give another place as --vantage."
+            )
         if read.stopped:
             yield "Reading was stopped before the end: connections that came later are missing."
         if read.dropped:
