@@ -1,0 +1,82 @@
+"""Every connection of a capture, reset or not, as far as the rules about several of them ask for it."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from holdfast.events import Endpoint
+from holdfast.watch.capture import wire
+from holdfast.watch.diagnose.across import Opened, Ttls
+from holdfast.watch.diagnose.vantages import Key, Sighting, key_of
+
+CONNECTIONS = 500_000
+"""So many connections of a capture are remembered to hold others against them, the latest ones."""
+
+_FIELDS = ["client", "server", "client_port", "server_port", "syn_ns", "syn_ack_ns", "client_syn_flags",
+           "client_syn_options", "client_isn", "server_isn", "client_ttl_min", "client_ttl_max",
+           "server_ttl_min", "server_ttl_max"]  # fmt: skip
+
+
+class Connections:
+    """What is remembered of them."""
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+        self._count = 0
+
+    def take(self, rows: Any) -> None:
+        """Remember a batch; the oldest gives way."""
+        self._batches.append(rows[_FIELDS].copy())
+        self._count += len(rows)
+        while len(self._batches) > 1 and self._count - len(self._batches[0]) >= CONNECTIONS:
+            self._count -= len(self._batches.pop(0))
+
+    def ttls(self, wanted: Collection[str]) -> Ttls:
+        """Lowest and highest TTL of what each of these addresses sent."""
+        found: Ttls = {}
+        for batch in self._batches:
+            for side in ("client", "server"):
+                columns = (
+                    batch[side].tolist(),
+                    batch[f"{side}_ttl_min"].tolist(),
+                    batch[f"{side}_ttl_max"].tolist(),
+                )
+                for raw, low, high in zip(*columns, strict=True):
+                    if low and (ip := wire.address(bytes(raw))) in wanted:
+                        known = found.get(ip, (low, high))
+                        found[ip] = min(known[0], low), max(known[1], high)
+        return found
+
+    def opened(self, wanted: Collection[Endpoint]) -> Iterator[Opened]:
+        """Connections to these servers whose SYN was accepted."""
+        ports = {end.port for end in wanted}
+        for batch in self._batches:
+            for row in batch[(batch["syn_ns"] > 0) & (batch["syn_ack_ns"] > 0)]:
+                if int(row["server_port"]) not in ports:
+                    continue
+                server = Endpoint(wire.address(bytes(row["server"])), int(row["server_port"]))
+                if server in wanted:
+                    client = wire.address(bytes(row["client"]))
+                    yield Opened(client, server, int(row["syn_ns"]), int(row["client_syn_flags"]),
+                                 int(row["client_syn_options"]))  # fmt: skip
+
+    def sightings(self) -> dict[Key, Sighting]:
+        """All of them, by what is the same at another vantage."""
+        found: dict[Key, Sighting] = {}
+        for batch in self._batches:
+            for row in batch:
+                isns = (int(row["client_isn"]), int(row["server_isn"]))
+                seen = Sighting(_span(row, "client"), _span(row, "server"))
+                if row["syn_ns"] and row["syn_ack_ns"]:
+                    found[isns] = seen
+                client = Endpoint(wire.address(bytes(row["client"])), int(row["client_port"]))
+                server = Endpoint(wire.address(bytes(row["server"])), int(row["server_port"]))
+                found[key_of((None, None), client, server)] = seen
+        return found
+
+
+def _span(row: Any, side: str) -> tuple[int, int] | None:
+    low, high = int(row[f"{side}_ttl_min"]), int(row[f"{side}_ttl_max"])
+    return (low, high) if low else None
