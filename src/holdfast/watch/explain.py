@@ -168,7 +168,8 @@ def _refined(found: list[Judged], connections: Connections) -> list[Judged]:
     if not refused:
         return refine(found, {}, ())
     ttls = connections.ttls({one.server.ip for one in refused})
-    return refine(found, ttls, list(connections.opened({one.server for one in refused})))
+    opened = list(connections.opened({one.server for one in refused}))
+    return refine(found, ttls, opened, connections.displaced({(one.client, one.server) for one in refused}))
 
 
 def _vantage(paths: Sequence[str], found: list[Judged], seen: Connections, summary: Summary) -> Vantage:

@@ -8,7 +8,9 @@ from typing import Any
 
 from holdfast.events import Endpoint
 from holdfast.watch.capture import wire
+from holdfast.watch.capture.flow import EndedBy
 from holdfast.watch.diagnose.across import Opened, Ttls
+from holdfast.watch.diagnose.reused import Displaced, Ends
 from holdfast.watch.diagnose.vantages import Key, Sighting, key_of
 
 CONNECTIONS = 500_000
@@ -16,7 +18,9 @@ CONNECTIONS = 500_000
 
 _FIELDS = ["client", "server", "client_port", "server_port", "syn_ns", "syn_ack_ns", "client_syn_flags",
            "client_syn_options", "client_isn", "server_isn", "client_ttl_min", "client_ttl_max",
-           "server_ttl_min", "server_ttl_max"]  # fmt: skip
+           "server_ttl_min", "server_ttl_max", "ended_by", "last_ns", "client_packets", "client_syns",
+           "client_fins", "server_fins", "client_rsts", "server_rsts", "client_next_seq",
+           "server_window_bytes"]  # fmt: skip
 
 
 class Connections:
@@ -68,6 +72,20 @@ class Connections:
                     yield Opened(client, server, int(row["syn_ns"]), int(row["client_syn_flags"]),
                                  int(row["client_syn_options"]))  # fmt: skip
 
+    def displaced(self, wanted: Collection[Ends]) -> Iterator[Displaced]:
+        """Connections between these ends that a SYN from the same port ended, and no RST."""
+        ports = {client.port for client, _ in wanted}
+        for batch in self._batches:
+            plain = (batch["client_rsts"] == 0) & (batch["server_rsts"] == 0)
+            for row in batch[(batch["ended_by"] == EndedBy.REUSED) & (batch["syn_ack_ns"] > 0) & plain]:
+                if int(row["client_port"]) not in ports or (ends := _ends(row)) not in wanted:
+                    continue
+                yield Displaced(
+                    *ends, int(row["last_ns"]), int(row["client_next_seq"]), int(row["server_window_bytes"]),
+                    half_open=bool(row["client_packets"] == row["client_syns"]),
+                    left_by_server=bool(row["server_fins"] > 0 and row["client_fins"] == 0),
+                )  # fmt: skip
+
     def sightings(self) -> dict[Key, Sighting]:
         """All of them, by what is the same at another vantage."""
         found: dict[Key, Sighting] = {}
@@ -77,10 +95,13 @@ class Connections:
                 seen = Sighting(_span(row, "client"), _span(row, "server"))
                 if row["syn_ns"] and row["syn_ack_ns"]:
                     found[isns] = seen
-                client = Endpoint(wire.address(bytes(row["client"])), int(row["client_port"]))
-                server = Endpoint(wire.address(bytes(row["server"])), int(row["server_port"]))
-                found[key_of((None, None), client, server)] = seen
+                found[key_of((None, None), *_ends(row))] = seen
         return found
+
+
+def _ends(row: Any) -> Ends:
+    client, server = wire.address(bytes(row["client"])), wire.address(bytes(row["server"]))
+    return Endpoint(client, int(row["client_port"])), Endpoint(server, int(row["server_port"]))
 
 
 def _span(row: Any, side: str) -> tuple[int, int] | None:
