@@ -194,6 +194,25 @@ def test_captures_that_overlap_or_are_named_twice_are_said(tmp_path: Path) -> No
     assert "Overlaps" not in explain(INJECTED, RACE).out
 
 
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        ("retransmission_timeout", "went silent: data was sent again, and nothing came back any more."),
+        ("connect_timeout", "got no answer, although repeated."),
+    ],
+)
+def test_what_ended_without_a_reset_is_counted(scenario: str, words: str) -> None:
+    capture = str(LAB / f"{scenario}.client.pcap")
+    assert words in " ".join(explain(capture).out.split())
+    assert words in explain(capture, "--html", "-").out
+    assert explain(capture, "--json").out == ""
+
+
+def test_the_page_says_what_it_leaves_out() -> None:
+    page = explain(SCANNED, "--html", "-").out
+    assert "1 × handshake_abandoned" in page and "No connection in it was reset." not in page
+
+
 def await_read(pipe: int) -> None:
     """Wait until the other end has taken what was written."""
     deadline_s = time.monotonic() + 20

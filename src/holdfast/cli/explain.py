@@ -122,7 +122,8 @@ def command(
     else:
         told, interrupted = _explain(Explaining([list(files), *([one] for one in vantages)]))
     listed = worst_first(filter(lists, told.found))
-    summed = summarize(files or [str(interface)], told.reads, [*filter(wants, told.found)], listed)
+    asked_for = [*filter(wants, told.found)]
+    summed = summarize(files or [str(interface)], told.reads, asked_for, listed, told.silent)
     try:
         if interface is not None:
             render.talk().print(explained.summary(summed))

@@ -35,12 +35,14 @@ class Told:
 
     ``untold``: reset connections that were judged after :data:`RECORDS` others, and left out.
     ``compared``: whether they could be held against the other connections, for which numpy is needed.
+    ``silent``: how many connections of the first reading ended in silence instead, in sentences.
     """
 
     found: list[Explained]
     reads: list[Summary]
     untold: int
     compared: bool = True
+    silent: tuple[str, ...] = ()
 
 
 class Explaining:
@@ -101,7 +103,11 @@ class Explaining:
                 told, _vantage(paths, _refined(theirs, their_connections), their_connections, their_summary)
             )
         return Told(
-            [one.explained for one in told], [summary, *(one[2] for one in read[1:])], untold, _has_numpy()
+            [one.explained for one in told],
+            [summary, *(one[2] for one in read[1:])],
+            untold,
+            _has_numpy(),
+            connections.silences.sentences(),
         )
 
     def _open(self, paths: Sequence[str], seen: Connections) -> Reading:

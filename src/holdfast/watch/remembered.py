@@ -11,6 +11,7 @@ from holdfast.watch.capture import wire
 from holdfast.watch.capture.flow import EndedBy
 from holdfast.watch.diagnose.across import Opened, Ttls
 from holdfast.watch.diagnose.reused import Displaced, Ends
+from holdfast.watch.diagnose.silent import Silences
 from holdfast.watch.diagnose.vantages import Key, Sighting, key_of
 
 CONNECTIONS = 500_000
@@ -24,14 +25,16 @@ _FIELDS = ["client", "server", "client_port", "server_port", "syn_ns", "syn_ack_
 
 
 class Connections:
-    """What is remembered of them."""
+    """What is remembered of them, and how many of all of them ended in silence."""
 
     def __init__(self) -> None:
         self._batches: list[Any] = []
         self._count = 0
+        self.silences = Silences()
 
     def take(self, rows: Any) -> None:
         """Remember a batch; the oldest gives way."""
+        self.silences.take(rows)
         # copy() would leave the room of all other fields between these: seven times the memory.
         self._batches.append(rows[_FIELDS].astype([(name, rows.dtype[name]) for name in _FIELDS]))
         self._count += len(rows)
