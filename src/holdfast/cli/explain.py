@@ -212,11 +212,11 @@ class _Bar:
                 TextColumn("{task.fields[file]}"), BarColumn(24), TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(), console=self._console, transient=True,
             )  # fmt: skip
-            self._progress.start()
             self._task = self._progress.add_task("", total=read.total_bytes, file="", rate="")
         rate = f"{read.packets:,} packets, {read.packets / elapsed_s / 1e6:.1f} M/s, {self.found():,} reset"
         name = render.printable(Path(read.path).name)
         self._progress.update(self._task, completed=read.read_bytes, file=name[-24:], rate=rate)
+        self._progress.start()
 
     def close(self) -> None:
         """Take it away."""
