@@ -177,7 +177,7 @@ _SENT = (
     Cause(
         "late_segment",
         Family.SENT,
-        "{peer} still sent to {local} on a connection of {who} that had already ended on this host.",
+        "{peer} still sent to {local} on a connection of {who} that had already ended.",
         (
             "Close a connection only after the peer has finished, and let the peer retry what it sent "
             "too late.",
@@ -585,7 +585,7 @@ _SENT = (
     Cause(
         "mptcp_prohibited",
         Family.SENT,
-        "This host's settings forbid the Multipath TCP subflow between {local} and {peer}.",
+        "Settings on this host forbid the Multipath TCP subflow between {local} and {peer}.",
         (
             "Raise the number of subflows with `ip mptcp limits set`, or allow the address with `ip "
             "mptcp endpoint`.",

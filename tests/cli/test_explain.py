@@ -100,6 +100,9 @@ def test_filters(terms: list[str], causes: list[str]) -> None:
         (["--live", "lo"], "name captures, or an interface with --live"),
         (["--json", "--csv"], "--json and --csv exclude each other"),
         (["--extract", INJECTED], "would overwrite"),
+        (["--html", INJECTED], "would overwrite"),
+        (["--vantage", RACE, "--extract", RACE], "would overwrite"),
+        (["--html", str(LAB)], "cannot be written"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: list[str], words: str) -> None:
@@ -159,6 +162,55 @@ def test_the_page_is_written(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     done = explain(INJECTED, "--html", str(tmp_path / "no/report.html"))
     assert done.code == 2 and "cannot be written" in done.err
+
+
+def test_what_cannot_be_written_is_said_before_the_reading(tmp_path: Path) -> None:
+    done = explain(INJECTED, "--extract", str(tmp_path / "no/only.pcap"))
+    assert done.code == 2 and "cannot be written" in done.err and done.out == ""
+
+
+def test_files_are_written_although_nobody_reads_the_text(tmp_path: Path) -> None:
+    report, only = tmp_path / "report.html", tmp_path / "only.pcap"
+    pipe = subprocess.Popen(
+        (*HOLDFAST, "explain", INJECTED, "--html", str(report), "--extract", str(only)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert pipe.stdout is not None and pipe.stderr is not None
+    pipe.stdout.close()  # before it has begun to write
+    err = pipe.stderr.read()
+    pipe.wait(20)
+    assert b"Traceback" not in err and report.stat().st_size and only.stat().st_size
+
+
+def test_captures_that_overlap_or_are_named_twice_are_said(tmp_path: Path) -> None:
+    (tmp_path / "link.pcap").symlink_to(INJECTED)
+    twice = explain(INJECTED, str(tmp_path / "link.pcap"))
+    assert "Named twice, and read once:" in twice.out and "packets 14," in twice.out
+    assert "1  injected " in twice.out
+    (tmp_path / "copy.pcap").write_bytes(Path(INJECTED).read_bytes())
+    copied = explain(INJECTED, str(tmp_path / "copy.pcap"), "--json")
+    assert "Packets in both count twice" in " ".join(copied.err.split())
+    assert "Overlaps" not in explain(INJECTED, RACE).out
+
+
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        ("retransmission_timeout", "went silent: data was sent again, and nothing came back any more."),
+        ("connect_timeout", "got no answer, although repeated."),
+    ],
+)
+def test_what_ended_without_a_reset_is_counted(scenario: str, words: str) -> None:
+    capture = str(LAB / f"{scenario}.client.pcap")
+    assert words in " ".join(explain(capture).out.split())
+    assert words in explain(capture, "--html", "-").out
+    assert explain(capture, "--json").out == ""
+
+
+def test_the_page_says_what_it_leaves_out() -> None:
+    page = explain(SCANNED, "--html", "-").out
+    assert "1 × handshake_abandoned" in page and "No connection in it was reset." not in page
 
 
 def await_read(pipe: int) -> None:

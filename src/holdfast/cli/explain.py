@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import signal
 import sys
 import time
@@ -107,8 +108,11 @@ def command(
     if [*files, *vantages].count("-") > 1:
         raise UsageError("standard input can be read once only.")
     wants = chooser(terms)
-    if extracted is not None:
-        _check_extraction(files, extracted)
+    if extracted is not None and "-" in files:
+        raise UsageError("--extract reads the capture a second time, which standard input cannot be.")
+    for option, target in (("--html", html), ("--extract", extracted)):
+        if target is not None and (option, target) != ("--html", "-"):
+            _check_target(option, target, [*files, *vantages])
 
     def lists(one: Explained) -> bool:
         return wants(one) and (everything or not is_quiet(one))
@@ -118,30 +122,35 @@ def command(
     else:
         told, interrupted = _explain(Explaining([list(files), *([one] for one in vantages)]))
     listed = worst_first(filter(lists, told.found))
-    summed = summarize(files or [str(interface)], told.reads, [*filter(wants, told.found)], listed)
-    if interface is not None:
-        render.talk().print(explained.summary(summed))
-    elif as_json or as_csv:
-        _print_records(listed, as_json)
-    elif html != "-":
-        _print_text(listed[:limit], len(listed), summed)
-    _warn(summed, told, as_text=not (as_json or as_csv or html == "-"))
-    if html is not None:
-        _write(html, page(listed, summed, _style()))
-    if extracted is not None:
-        count = extract(files, extracted, {(one.client, one.server) for one in listed})
-        render.talk().print(f"Wrote {count:,} packets to {render.printable(extracted)}.", style="dim")
+    asked_for = [*filter(wants, told.found)]
+    summed = summarize(files or [str(interface)], told.reads, asked_for, listed, told.silent)
+    try:
+        if interface is not None:
+            render.talk().print(explained.summary(summed))
+        elif as_json or as_csv:
+            _print_records(listed, as_json)
+        elif html != "-":
+            _print_text(listed[:limit], len(listed), summed)
+        _warn(summed, told, as_text=not (as_json or as_csv or html == "-"))
+    finally:  # also when the text was not wanted to its end: piped into head, or a pager that was left
+        if html is not None:
+            _write(html, page(listed, summed, _style()))
+        if extracted is not None:
+            count = extract(files, extracted, {(one.client, one.server) for one in listed})
+            render.talk().print(f"Wrote {count:,} packets to {render.printable(extracted)}.", style="dim")
     if interrupted and interface is None:
         raise click.exceptions.Exit(130)
     if any(read.damage for read in told.reads):
         raise click.exceptions.Exit(DAMAGED)
 
 
-def _check_extraction(files: Sequence[str], target: str) -> None:
-    if "-" in files:
-        raise UsageError("--extract reads the capture a second time, which standard input cannot be.")
-    if any(Path(target).exists() and Path(one).exists() and Path(target).samefile(one) for one in files):
-        raise UsageError(f"--extract would overwrite {target}, which is being read.")
+def _check_target(option: str, name: str, read: Sequence[str]) -> None:
+    """Before hours of reading: what is written is not what is read, and can be written."""
+    target = Path(name)
+    if target.exists() and any(Path(one).exists() and target.samefile(one) for one in read):
+        raise UsageError(f"{option} would overwrite {name}, which is being read.")
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise UsageError(f"{name} cannot be written: choose another place for {option}.")
 
 
 def _listen(interface: str, show: Callable[[Explained], None]) -> tuple[Told, bool]:
@@ -203,11 +212,11 @@ class _Bar:
                 TextColumn("{task.fields[file]}"), BarColumn(24), TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(), console=self._console, transient=True,
             )  # fmt: skip
-            self._progress.start()
             self._task = self._progress.add_task("", total=read.total_bytes, file="", rate="")
         rate = f"{read.packets:,} packets, {read.packets / elapsed_s / 1e6:.1f} M/s, {self.found():,} reset"
         name = render.printable(Path(read.path).name)
         self._progress.update(self._task, completed=read.read_bytes, file=name[-24:], rate=rate)
+        self._progress.start()
 
     def close(self) -> None:
         """Take it away."""

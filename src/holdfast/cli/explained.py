@@ -48,13 +48,16 @@ def summary(told: Summary, width: int = WIDTH) -> Text:
     for warning in told.warnings:
         text.append("\n" + "\n".join(wrap(printable(warning), width, "  ")), style="yellow")
     if told.groups:
-        text.append(f"\n\n{'COUNT':>7}  {'CAUSE':25} {'SENT BY':8} SERVER", style="bold")
+        wide = max(len(cause) for cause, *_ in told.groups)
+        text.append(f"\n\n{'COUNT':>7}  {'CAUSE':{wide}}  {'SENT BY':8} SERVER", style="bold")
         for cause, sender, server, count in told.groups:
-            text.append(f"\n{count:>7,}  {cause:25} {sender:8} {server}")
+            text.append(f"\n{count:>7,}  {cause:{wide}}  {sender:8} {server}")
         text.append("\n")
     if told.folded:
         words = ", ".join(f"{count:,} × {cause}" for cause, count in told.folded)
         text.append("\n" + "\n".join(wrap(f"Left out (--all shows them): {words}", width, "  ")), style="dim")
+    for words in told.silent:
+        text.append("\n" + "\n".join(wrap(words, width, "  ")), style="dim")
     return text
 
 

@@ -5,36 +5,28 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from holdfast.events import Endpoint
-from holdfast.watch.capture import wire
 from holdfast.watch.capture.flow import Progress, Summary
 from holdfast.watch.capture.live import listen
 from holdfast.watch.capture.read import read_captures
 from holdfast.watch.capture.reading import BATCH, Reading
-from holdfast.watch.diagnose.across import Opened, Ttls, refine
+from holdfast.watch.diagnose.across import refine
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.judge import Judged, judge_all
-from holdfast.watch.diagnose.vantages import Key, Sighting, Vantage, join, key_of
+from holdfast.watch.diagnose.vantages import Vantage, join
 from holdfast.watch.diagnose.words import files_words
-
-CONNECTIONS = 500_000
-"""So many connections of a capture are remembered to hold others against them, the latest ones."""
+from holdfast.watch.remembered import Connections
 
 WINDOWS = 5_000
 """So many reset connections keep the segments around their RST, for diagrams: about 10 kB each."""
 
 RECORDS = 200_000
 """So many reset connections are told of at most; a capture with more is counted, see ``Told.untold``."""
-
-_FIELDS = ["client", "server", "client_port", "server_port", "syn_ns", "syn_ack_ns", "client_syn_flags",
-           "client_syn_options", "client_isn", "server_isn", "client_ttl_min", "client_ttl_max",
-           "server_ttl_min", "server_ttl_max"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,75 +35,14 @@ class Told:
 
     ``untold``: reset connections that were judged after :data:`RECORDS` others, and left out.
     ``compared``: whether they could be held against the other connections, for which numpy is needed.
+    ``silent``: how many connections of the first reading ended in silence instead, in sentences.
     """
 
     found: list[Explained]
     reads: list[Summary]
     untold: int
     compared: bool = True
-
-
-class _Connections:
-    """Every connection of a capture, reset or not, as far as the rules about several need it."""
-
-    def __init__(self) -> None:
-        self._batches: list[Any] = []
-        self._count = 0
-
-    def take(self, rows: Any) -> None:
-        """Remember a batch; the oldest gives way."""
-        self._batches.append(rows[_FIELDS].copy())
-        self._count += len(rows)
-        while len(self._batches) > 1 and self._count - len(self._batches[0]) >= CONNECTIONS:
-            self._count -= len(self._batches.pop(0))
-
-    def ttls(self, wanted: Collection[str]) -> Ttls:
-        """Lowest and highest TTL of what each of these addresses sent."""
-        found: Ttls = {}
-        for batch in self._batches:
-            for side in ("client", "server"):
-                columns = (
-                    batch[side].tolist(),
-                    batch[f"{side}_ttl_min"].tolist(),
-                    batch[f"{side}_ttl_max"].tolist(),
-                )
-                for raw, low, high in zip(*columns, strict=True):
-                    if low and (ip := wire.address(bytes(raw))) in wanted:
-                        known = found.get(ip, (low, high))
-                        found[ip] = min(known[0], low), max(known[1], high)
-        return found
-
-    def opened(self, wanted: Collection[Endpoint]) -> Iterator[Opened]:
-        """Connections to these servers whose SYN was accepted."""
-        ports = {end.port for end in wanted}
-        for batch in self._batches:
-            for row in batch[(batch["syn_ns"] > 0) & (batch["syn_ack_ns"] > 0)]:
-                if int(row["server_port"]) not in ports:
-                    continue
-                server = Endpoint(wire.address(bytes(row["server"])), int(row["server_port"]))
-                if server in wanted:
-                    client = wire.address(bytes(row["client"]))
-                    yield Opened(client, server, int(row["syn_ns"]), int(row["client_syn_flags"]),
-                                 int(row["client_syn_options"]))  # fmt: skip
-
-    def sightings(self) -> dict[Key, Sighting]:
-        """All of them, by what is the same at another vantage."""
-        found: dict[Key, Sighting] = {}
-        for batch in self._batches:
-            for row in batch:
-                isns = (int(row["client_isn"]), int(row["server_isn"]))
-                seen = Sighting(_span(row, "client"), _span(row, "server"))
-                if row["syn_ns"] and row["syn_ack_ns"]:
-                    found[isns] = seen
-                client = Endpoint(wire.address(bytes(row["client"])), int(row["client_port"]))
-                server = Endpoint(wire.address(bytes(row["server"])), int(row["server_port"]))
-                found[key_of((None, None), client, server)] = seen
-        return found
-
-
-def _span(row: Any, side: str) -> tuple[int, int] | None:
-    low, high = int(row[f"{side}_ttl_min"]), int(row[f"{side}_ttl_max"])
-    return (low, high) if low else None
+    silent: tuple[str, ...] = ()
 
 
 class Explaining:
@@ -139,7 +70,7 @@ class Explaining:
         self._vantages = vantages if interface is None else [[interface]]
         self.on_progress = on_progress
         self._on_found = on_found
-        self._heard = _Connections()
+        self._heard = Connections()
         self._live = None
         if interface is not None:
             self._live = listen(interface, on_progress=self._progress, on_connections=_taking(self._heard))
@@ -172,10 +103,14 @@ class Explaining:
                 told, _vantage(paths, _refined(theirs, their_connections), their_connections, their_summary)
             )
         return Told(
-            [one.explained for one in told], [summary, *(one[2] for one in read[1:])], untold, _has_numpy()
+            [one.explained for one in told],
+            [summary, *(one[2] for one in read[1:])],
+            untold,
+            _has_numpy(),
+            connections.silences.sentences(),
         )
 
-    def _open(self, paths: Sequence[str], seen: _Connections) -> Reading:
+    def _open(self, paths: Sequence[str], seen: Connections) -> Reading:
         if self._live is not None:
             return self._live
         return read_captures(paths, on_progress=self._progress, on_connections=_taking(seen))
@@ -184,8 +119,8 @@ class Explaining:
         if self.on_progress is not None:
             self.on_progress(progress)
 
-    def _read(self, paths: Sequence[str]) -> tuple[list[Judged], _Connections, Summary, int]:
-        connections = self._heard if self._live is not None else _Connections()
+    def _read(self, paths: Sequence[str]) -> tuple[list[Judged], Connections, Summary, int]:
+        connections = self._heard if self._live is not None else Connections()
         reading = self._open(paths, connections)
         self._reading = reading
         if self._stopped:
@@ -225,7 +160,7 @@ def _has_numpy() -> bool:
     return find_spec("numpy") is not None
 
 
-def _taking(connections: _Connections) -> Callable[[Any], None] | None:
+def _taking(connections: Connections) -> Callable[[Any], None] | None:
     """What remembers all connections, which come as columns; without numpy nothing does."""
     return connections.take if _has_numpy() else None
 
@@ -234,15 +169,16 @@ def _without_window(one: Judged) -> Judged:
     return one._replace(explained=one.explained._replace(window=None))
 
 
-def _refined(found: list[Judged], connections: _Connections) -> list[Judged]:
+def _refined(found: list[Judged], connections: Connections) -> list[Judged]:
     refused = [one.explained for one in found if one.refused]
     if not refused:
         return refine(found, {}, ())
     ttls = connections.ttls({one.server.ip for one in refused})
-    return refine(found, ttls, list(connections.opened({one.server for one in refused})))
+    opened = list(connections.opened({one.server for one in refused}))
+    return refine(found, ttls, opened, connections.displaced({(one.client, one.server) for one in refused}))
 
 
-def _vantage(paths: Sequence[str], found: list[Judged], seen: _Connections, summary: Summary) -> Vantage:
+def _vantage(paths: Sequence[str], found: list[Judged], seen: Connections, summary: Summary) -> Vantage:
     sightings = seen.sightings()
     return Vantage(
         name=files_words(paths),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from captured_flows import CLIENT, SERVER, START_NS, Seg, flow_of
@@ -12,6 +13,7 @@ from holdfast.events import Endpoint
 from holdfast.watch.capture.flow import ACK, CWR, ECE, PSH, RST, SYN, Option
 from holdfast.watch.diagnose.across import Opened, refine
 from holdfast.watch.diagnose.judge import Judged, judge
+from holdfast.watch.diagnose.reused import Displaced
 from holdfast.watch.diagnose.vantages import Sighting, Vantage, join
 
 C, S = 100, 500
@@ -69,6 +71,39 @@ def test_an_option_that_is_refused(
     (only,) = refine([refused(flags=flags, options=options)], {}, [again])
     assert told(only) == ("handshake_option_refused", "path")
     assert words in only.explained.evidence[0].fact
+
+
+BEFORE = Displaced(CLIENT, SERVER, START_NS - 1_000_000, C - 9, 500, half_open=False, left_by_server=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "ttl", "expected"),
+    [
+        ({}, 63, ("syn_after_close", "server")),
+        ({"half_open": True, "left_by_server": False}, 63, ("duplicate_syn", "server")),
+        ({"left_by_server": False}, 63, ("connection_refused", "server")),
+        ({"next_seq": C}, 63, ("syn_after_close", "server")),
+        # Outside the window a SYN is acknowledged, not reset: somebody else has refused it.
+        ({"next_seq": C + 1}, 63, ("connection_refused", "server")),
+        ({"window_bytes": 9}, 63, ("connection_refused", "server")),
+        ({"last_ns": START_NS - 61_000_000_000}, 63, ("connection_refused", "server")),
+        ({"last_ns": START_NS + 1}, 63, ("connection_refused", "server")),
+        ({"server": CLIENT}, 63, ("connection_refused", "server")),
+        ({}, 62, ("path_firewall_reject", "path")),
+    ],
+)
+def test_a_port_used_again_while_the_server_has_the_old_connection(
+    changed: dict[str, Any], ttl: int, expected: tuple[str, str]
+) -> None:
+    before = dataclasses.replace(BEFORE, **changed)
+    (only,) = refine([refused()], {SERVER.ip: (ttl, ttl)}, (), [before])
+    assert told(only) == expected
+
+
+def test_only_the_connection_just_before_is_the_old_one() -> None:
+    older = dataclasses.replace(BEFORE, last_ns=START_NS - 5_000_000, half_open=True)
+    (only,) = refine([refused()], {SERVER.ip: (63, 63)}, (), [BEFORE, older])
+    assert told(only) == ("syn_after_close", "server")
 
 
 @pytest.mark.parametrize("later_ns", [-1_000_000_000, 90_000_000_000])

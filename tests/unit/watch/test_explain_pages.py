@@ -16,7 +16,8 @@ from holdfast.lab.traffic import KINDS
 from holdfast.watch.diagnose import across, signs
 from holdfast.watch.diagnose.choose import _KEYS
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
-from holdfast.watch.explain import CONNECTIONS, RECORDS, WINDOWS, Explaining
+from holdfast.watch.explain import RECORDS, WINDOWS, Explaining
+from holdfast.watch.remembered import CONNECTIONS
 from holdfast.watch.report.page import ROWS, STORIES
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"

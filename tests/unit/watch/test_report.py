@@ -90,7 +90,7 @@ def test_what_came_from_outside_stays_text() -> None:
 
 def test_a_page_about_nothing_says_so() -> None:
     text = report("orderly_end")
-    assert "No connection in it was reset." in text and "<svg" not in text
+    assert "No connection was reset in a way that deserves a line." in text and "<svg" not in text
 
 
 def test_a_page_about_very_many_tells_the_worst_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

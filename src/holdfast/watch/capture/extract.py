@@ -12,6 +12,7 @@ from pathlib import Path
 from holdfast.errors import UsageError
 from holdfast.events import Endpoint
 from holdfast.watch.capture import stream
+from holdfast.watch.capture.read import each_once
 
 _PCAP = {b"\xd4\xc3\xb2\xa1": "<", b"\x4d\x3c\xb2\xa1": "<", b"\x34\xcd\xb2\xa1": "<",
          b"\xa1\xb2\xc3\xd4": ">", b"\xa1\xb2\x3c\x4d": ">", b"\xa1\xb2\xcd\x34": ">"}  # fmt: skip
@@ -43,7 +44,7 @@ def extract(paths: Sequence[str], target: str, wanted: Collection[Ends]) -> int:
     count, kind = 0, None
     try:
         with Path(target).open("wb") as out:
-            for path in paths:
+            for path in each_once(paths)[0]:
                 head, records = _records(path)
                 if kind is None:
                     out.write(head)

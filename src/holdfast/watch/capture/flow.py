@@ -384,6 +384,8 @@ class Summary:
         dropped: packets that the kernel dropped before a live capture saw them; None for a file that
             does not say.
         damage: where files were cut or damaged. stopped: reading was stopped before the end.
+        repeated: files that were named again, and read once. overlapping: files that begin well before the
+            one that was read before them ends, so that segments stand in the wrong order or twice.
     """
 
     packets: int
@@ -405,3 +407,5 @@ class Summary:
     dropped: int | None
     damage: tuple[Damage, ...]
     stopped: bool
+    repeated: tuple[str, ...] = ()
+    overlapping: tuple[str, ...] = ()

@@ -3,19 +3,23 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import MalformedCapture, UsageError
 from holdfast.watch.capture import columns, stream
-from holdfast.watch.capture.flow import Damage, Progress
+from holdfast.watch.capture.flow import Damage, Progress, Summary
 from holdfast.watch.capture.parser import Parser, new_parser
 from holdfast.watch.capture.reading import Reading
 
 _CHUNK_BYTES = 1 << 18  # the kernel's copy is still in the cache when it is parsed
 _HEAD_BYTES = (1 << 20) + (1 << 16)  # more than the longest record, which may be left over
+
+_OVERLAP_NS = 1_000_000_000
+"""Rotated files may share so much time: the queues of a network card are not read in order."""
 
 
 class _Source:
@@ -67,8 +71,12 @@ class FileReading(Reading):
         parser: Parser,
         on_progress: Callable[[Progress], None] | None,
         on_connections: Callable[[Any], None] | None,
+        starts_ns: Mapping[str, int | None],
+        repeated: Sequence[str],
     ) -> None:
         super().__init__(paths, parser, on_progress, on_connections)
+        self._starts_ns, self._repeated = starts_ns, tuple(repeated)
+        self._overlapping: list[str] = []
         self._next_path = 0
         self._source: _Source | None = None
         self._read_bytes = 0  # of the files that are finished
@@ -79,11 +87,32 @@ class FileReading(Reading):
         if self._stopped or (self._source is None and self._next_path == len(self.paths)):
             self._finish()
         elif self._source is None:
+            self._note_overlap(self._next_path)
             self._source = _Source(stream.RawFile(self.paths[self._next_path]))
             self._parser.begin_file(self._next_path)
             self._next_path += 1
         else:
             self._read(self._source)
+
+    @property
+    def summary(self) -> Summary:
+        """What was read so far."""
+        return dataclasses.replace(
+            super().summary, repeated=self._repeated, overlapping=tuple(self._overlapping)
+        )
+
+    def _note_overlap(self, at: int) -> None:
+        """Notice a file whose packets belong between those that were read before it, or repeat them."""
+        if at == 0:
+            return
+        before_ns, first_ns = (self._starts_ns[path] for path in self.paths[at - 1 : at + 1])
+        last_ns = super().summary.last_ns
+        if before_ns is None or first_ns is None or last_ns is None:
+            return
+        # All of a short capture may lie within the slack.
+        slack_ns = min(_OVERLAP_NS, (last_ns - before_ns) // 2)
+        if first_ns < last_ns - slack_ns:
+            self._overlapping.append(self.paths[at])
 
     def _where(self) -> tuple[str, int, int | None]:
         current = self._source.raw.read_bytes if self._source is not None else 0
@@ -158,12 +187,17 @@ def _first_ns(path: str) -> int | None:
     return counts[2] if counts[0] else None
 
 
-def _in_order(paths: list[str]) -> list[str]:
-    """Rotated files by the time of their first packet; where that is not known, as they were given."""
-    times = [_first_ns(path) for path in paths]
-    if None in times:
-        return paths
-    return [path for _, path in sorted(zip(times, paths, strict=True), key=lambda pair: pair[0] or 0)]
+def each_once(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files, and those that an earlier name means already (a link, another way to write it)."""
+    known: set[tuple[int, int]] = set()
+    once: list[str] = []
+    repeated: list[str] = []
+    for path in paths:
+        raw = stream.RawFile(path)
+        raw.close()
+        (repeated if raw.regular and raw.identity in known else once).append(path)
+        known.add(raw.identity)
+    return once, repeated
 
 
 def read_captures(
@@ -177,8 +211,8 @@ def read_captures(
     """Every connection with a RST or an ICMP error in these files.
 
     Args:
-        paths: files of ONE vantage (rotated ones are read in the order of their first packets); ``-`` is
-            standard input. Two vantages are two readings.
+        paths: files of ONE vantage (rotated ones are read in the order of their first packets, one that is
+            named twice is read once); ``-`` is standard input. Two vantages are two readings.
         on_progress: called about ten times a second, in the thread that iterates.
         on_connections: called with a numpy structured array for up to 65,536 finished connections, reset or
             not, with the fields of :data:`holdfast.watch.capture.columns.CONNECTION`; needs numpy.
@@ -193,7 +227,9 @@ def read_captures(
     names = [str(path) for path in paths]
     if not names:
         raise UsageError("There is nothing to read: name at least one capture.")
-    if len(names) > 1:
-        names = _in_order(names)
+    names, repeated = each_once(names)
+    starts_ns = {name: _first_ns(name) for name in names} if len(names) > 1 else {}
+    if None not in starts_ns.values():  # else as they were given
+        names.sort(key=lambda name: starts_ns.get(name) or 0)
     parser = new_parser(max_flows, ring_bytes, rows=on_connections is not None)
-    return FileReading(names, parser, on_progress, on_connections)
+    return FileReading(names, parser, on_progress, on_connections, starts_ns, repeated)

@@ -53,7 +53,10 @@ class _Decompressor(Protocol):
 
 
 class RawFile:
-    """A file as it lies on disk, or a pipe; counts what was read of it."""
+    """A file as it lies on disk, or a pipe; counts what was read of it.
+
+    ``identity`` is the same for every name of one file.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -71,6 +74,7 @@ class RawFile:
             self.close()
             raise UsageError(f"{path} is a directory: name the captures in it.")
         self.regular = stat.S_ISREG(status.st_mode)
+        self.identity = status.st_dev, status.st_ino
         self.total_bytes = status.st_size if self.regular else None
         if self.regular:
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)

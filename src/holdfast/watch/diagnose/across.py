@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.causes import CAUSES, Severity
@@ -12,6 +12,7 @@ from holdfast.events import Endpoint, Evidence
 from holdfast.watch.capture.flow import CWR, ECE, Option
 from holdfast.watch.diagnose.judge import Judged, lost_words
 from holdfast.watch.diagnose.noise import SCAN_NS, SCAN_PORTS
+from holdfast.watch.diagnose.reused import Displaced, Ends, by_ends, why_reused
 from holdfast.watch.diagnose.signs import from_nearer
 
 BURST_NS, BURST = 10_000_000, 3
@@ -35,20 +36,23 @@ _OPTIONS = (
 )
 
 
-def refine(found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened]) -> list[Judged]:
+def refine(
+    found: Sequence[Judged], ttls: Ttls, opened: Sequence[Opened], displaced: Iterable[Displaced] = ()
+) -> list[Judged]:
     """The same records, those that others shed light on told better.
 
     Args:
         ttls: of every address, from all connections of the capture.
         opened: connections whose handshake was answered, for those that were refused before.
+        displaced: connections after which a SYN came from the same port.
     """
     known = _with_own(found, ttls)
     bursts, forgotten, scans = _bursts(found), _forgotten(found), _scans(found)
-    accepted = _accepted(opened)
+    accepted, before = _accepted(opened), by_ends(displaced)
     refined = []
     for one in found:
         if one.refused:
-            one = _option_refused(one, accepted) or _who_refuses(one, known)
+            one = _option_refused(one, accepted) or _reused(_who_refuses(one, known), before)
             one = _as_scan(one) if one.explained.client.ip in scans else one
         elif id(one) in bursts:
             one = _in_burst(one, bursts[id(one)])
@@ -99,6 +103,12 @@ def _who_refuses(one: Judged, ttls: Ttls) -> Judged:
         )
         return told(one, "path_firewall_reject", "path", fact, 3)
     return one
+
+
+def _reused(one: Judged, before: Mapping[Ends, list[Displaced]]) -> Judged:
+    """The same; if the server itself refused it for a connection that it still has, for that reason."""
+    why = why_reused(one, before) if one.explained.sender == "server" else None
+    return one if why is None else told(one, why[0], "server", why[1], 3)
 
 
 def _accepted(opened: Sequence[Opened]) -> dict[tuple[str, Endpoint], list[Opened]]:

@@ -176,8 +176,8 @@ class Explained(NamedTuple):
         said = row.describe(names[teller], names[other(teller)], str(self.end(teller)), self.lost)
         # The table speaks from a host of its own; a capture stands beside both.
         host = f"host of {names[teller]}"
-        said = said.replace("This host's", f"The {host}'s").replace("This host", f"The {host}")
-        said = said.replace("this host", f"the {host}")
+        said = said.replace("This host's own firewall", f"A firewall on the {host}")
+        said = said.replace("This host", f"The {host}").replace("this host", f"the {host}")
         if self.sender == "unknown" and self.cause not in _ACCUSE_NOBODY:
             said += " Or so that RST claims: who sent it cannot be told from here."
         return said[0].upper() + said[1:]

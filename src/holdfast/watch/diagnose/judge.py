@@ -218,7 +218,7 @@ def lost_words(unacked: int | None) -> str | None:
     return (
         f"{unacked:,} unacknowledged byte{'' if unacked == 1 else 's'}"
         if unacked
-        else "nothing seen in flight"
+        else "nothing that was seen in flight"
     )
 
 

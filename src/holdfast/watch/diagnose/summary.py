@@ -29,6 +29,7 @@ class Summary:
         groups: cause, sender, and the server (or how many there are) of connections that are alike in the
             first two, and their number; most frequent first.
         folded: how many were left out as usual traffic or without effect, by cause.
+        silent: how many connections ended without a RST, since nothing came back, in sentences.
     """
 
     files: str
@@ -38,6 +39,7 @@ class Summary:
     warnings: tuple[str, ...]
     groups: tuple[tuple[str, str, str, int], ...]
     folded: tuple[tuple[str, int], ...]
+    silent: tuple[str, ...]
 
 
 def is_quiet(one: Explained) -> bool:
@@ -53,13 +55,18 @@ def worst_first(found: Iterable[Explained]) -> list[Explained]:
 
 
 def summarize(
-    names: Sequence[str], reads: Sequence[Read], found: Sequence[Explained], listed: Sequence[Explained]
+    names: Sequence[str],
+    reads: Sequence[Read],
+    found: Sequence[Explained],
+    listed: Sequence[Explained],
+    silent: tuple[str, ...] = (),
 ) -> Summary:
     """Sum up.
 
     Args:
         names: of the captures. reads: what reading each vantage told; the first is the one counted.
         found: every reset connection. listed: those that are told in full.
+        silent: as in :class:`Summary`.
     """
     read = reads[0]
     senders = Counter(one.sender for one in listed)
@@ -80,6 +87,7 @@ def summarize(
         warnings=tuple(_warnings(reads)),
         groups=_groups(listed),
         folded=tuple(folded.most_common()),
+        silent=silent,
     )
 
 
@@ -119,6 +127,14 @@ def _warnings(reads: Sequence[Read]) -> Iterable[str]:
             yield (
                 f"{damage.path} is damaged at byte {damage.offset:,}: "
                 f"{damage.what}. What came before it is told."
+            )
+        if read.repeated:
+            yield f"Named twice, and read once: {files_words(read.repeated)}."
+        if read.overlapping:
+            yield (
+                f"Overlaps the file before it in time: {files_words(read.overlapping)}. Packets in both "
+                "count twice, and segments stand in the wrong order: give a copy once, merge what was "
+                "captured at one place (mergecap), and give another place as --vantage."
             )
         if read.stopped:
             yield "Reading was stopped before the end: connections that came later are missing."

@@ -59,7 +59,14 @@ def _head(summary: Summary) -> list[Child]:
         el("p", summary.span, class_="under"),
         el("ul", *(el("li", el("b", figure), name) for figure, name in summary.figures), class_="figures"),
         *(warnings if summary.warnings else []),
+        *(el("p", words, class_="under") for words in _not_listed(summary)),
     ]
+
+
+def _not_listed(summary: Summary) -> list[str]:
+    """What the list below lacks on purpose."""
+    words = ", ".join(f"{count:,} × {cause}" for cause, count in summary.folded)
+    return [*([f"Left out as usual traffic or without effect: {words}."] if words else []), *summary.silent]
 
 
 def _chart(found: Sequence[Explained]) -> Element | None:
@@ -87,7 +94,7 @@ def _table(found: Sequence[Explained]) -> Element:
         return el(
             "section",
             el("h2", "Nothing to list"),
-            el("p", "No connection in it was reset.", class_="under"),
+            el("p", "No connection was reset in a way that deserves a line.", class_="under"),
             class_="card",
         )
     rows = [_row(one, at < STORIES) for at, one in enumerate(found[:ROWS])]

@@ -125,6 +125,32 @@ def test_rotated_files_are_one_capture_in_the_order_of_time(tmp_path: Path) -> N
     assert [packet.source for packet in flow.packets] == [0, 0, 0, 1, 1, 1, 1]
 
 
+def test_a_file_with_two_names_is_read_once(tmp_path: Path) -> None:
+    once = save(tmp_path / "a", PLAIN)
+    (tmp_path / "b").symlink_to(once)
+    flows, summary = read(once, str(tmp_path / "b"), once)
+    assert (len(flows), summary.packets) == (1, 7)
+    assert summary.repeated == (str(tmp_path / "b"), once)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overlaps"),
+    [
+        (slice(7), slice(7), True),  # a copy
+        (slice(5), slice(1, 7), True),
+        (slice(4), slice(3, 7), False),  # as where the queues of a card are not read in order
+        (slice(3), slice(3, 7), False),
+    ],
+)
+def test_files_of_the_same_time_are_noted(
+    tmp_path: Path, first: slice, second: slice, overlaps: bool
+) -> None:
+    records = make.conversation()
+    one = save(tmp_path / "a", make.pcap(records[first]))
+    two = save(tmp_path / "b", make.pcap(records[second]))
+    assert read(one, two)[1].overlapping == ((two,) if overlaps else ())
+
+
 def test_standard_input_is_read(tmp_path: Path) -> None:
     code = (
         "from holdfast.watch.capture import read_captures\n"
