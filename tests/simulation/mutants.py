@@ -11,8 +11,8 @@ from simulation.world import Broken, run
 
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.frames import Buffer
-from holdfast.hold.session.handshake import Responder
 from holdfast.hold.session.link import Link
+from holdfast.hold.session.responder import Responder
 from holdfast.hold.session.stream import Incoming, Outgoing
 
 

@@ -23,9 +23,11 @@ from holdfast.hold.session.frames import (
     Parser,
     header,
 )
-from holdfast.hold.session.handshake import Agreed, Channel, Denied, Initiator, Responder, Said, parsed
+from holdfast.hold.session.handshake import Agreed, Channel, Denied, Said, parsed
 from holdfast.hold.session.host import Host
+from holdfast.hold.session.initiator import Initiator
 from holdfast.hold.session.keys import TAG_BYTES, Seal
+from holdfast.hold.session.responder import Responder
 from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import HANDSHAKE_S
 from holdfast.hold.wire.heartbeat_pb2 import Ping, Pong
