@@ -73,6 +73,7 @@ class Agreed:
         position: the peer's; None in a new session.
         limit, frame_bytes: what the peer takes; 0: as it said before.
         heartbeat: its terms, as they travel.
+        transport_limit: its credit for the transport as a whole; 0: it sets none.
     """
 
     session: Session
@@ -82,6 +83,7 @@ class Agreed:
     limit: int
     frame_bytes: int
     heartbeat: bytes
+    transport_limit: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,19 @@ from holdfast.hold.session.keys import (
 from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import VERSIONS
 from holdfast.hold.wire.session_pb2 import (
+    BUSY,
+    DRAINING,
+    EXPIRED,
+    GAP,
+    UNKNOWN,
     Hello,
     Refused,
     Resume,
     ResumeOk,
     Welcome,
 )
+
+REASONS: dict[int, Why] = {EXPIRED: Why.EXPIRED, GAP: Why.GAP, UNKNOWN: Why.UNKNOWN}
 
 
 class Initiator:
@@ -77,10 +84,14 @@ class Initiator:
             asked: Hello | Resume = Resume(
                 version=VERSIONS[-1], nonce=self._nonce, public_key=public, session_id=session.id,
                 generation=session.generation, position=session.position(), heartbeat=terms.rhythm.wire(),
+                transport_limit=terms.transport_bytes,
             )  # fmt: skip
         else:
             wire = terms.wire(session.into.limit, terms.keep_s)
-            asked = Hello(versions=VERSIONS, nonce=self._nonce, public_key=public, terms=wire)
+            asked = Hello(
+                versions=VERSIONS, nonce=self._nonce, public_key=public, terms=wire,
+                transport_limit=terms.transport_bytes,
+            )  # fmt: skip
         kind, payload = (Kind.RESUME if self._resuming else Kind.HELLO), asked.SerializeToString()
         digest = self._transcript.add(kind, payload)
         proof = proof_frame(mac(opening_key(self._secret), digest))
@@ -132,7 +143,21 @@ class Initiator:
         upto = answer.next if answer.HasField("next") else None
         self._step = "over"
         self.denied = Denied(answer.reason, answer.retry_after_ms / 1000, restarted, upto)
+        if not self.outrun:  # else this refusal is about what holds no more
+            self._obey(self.denied)
         return []
+
+    def _obey(self, denied: Denied) -> None:
+        """What a refusal means for the session."""
+        session = self.session
+        if session.state is State.OPENING and session.key is not None:
+            # We never heard that the server had it, so nothing was sent: it may begin anew.
+            session.key, session.generation, session.id, session.instance_id = None, 0, b"", b""
+        elif denied.reason not in (BUSY, DRAINING) or denied.restarted:
+            if denied.next is not None and session.out.could_resume(max(denied.next, session.out.first)):
+                session.out.confirm(denied.next)
+            why = Why.RESTARTED if denied.restarted else REASONS.get(denied.reason, Why.REFUSED)
+            session.lost(Event.REFUSED, why)
 
     def _confirm(self, payload: Buffer) -> Said:
         answer, session = self._answer, self.session
@@ -157,8 +182,9 @@ class Initiator:
         session.key, session.generation = secrets.session, 1
         session.keep_s = min(session.terms.keep_s, terms.keep_ms / 1000)
         self.agreed = Agreed(
-            session, secrets, answer.epoch, None, terms.limit, terms.largest_frame, terms.heartbeat
-        )
+            session, secrets, answer.epoch, None, terms.limit, terms.largest_frame, terms.heartbeat,
+            answer.transport_limit,
+        )  # fmt: skip
 
     def _resume(self, answer: ResumeOk, secrets: Secrets) -> None:
         session = self.session
@@ -171,4 +197,6 @@ class Initiator:
             raise Violation(Code.OUT_OF_PLACE, "an old epoch")
         # The server still takes the key of before, until it hears of this one.
         session.proven(session.generation + 1)
-        self.agreed = Agreed(session, secrets, answer.epoch, answer.position, 0, 0, answer.heartbeat)
+        self.agreed = Agreed(
+            session, secrets, answer.epoch, answer.position, 0, 0, answer.heartbeat, answer.transport_limit
+        )

@@ -121,7 +121,7 @@ class Responder:
         answer = Welcome(
             version=max(common), nonce=entropy[KEY_BYTES:ENTROPY_BYTES],
             terms=host.terms.wire(window, keep_s), session_id=entropy[ENTROPY_BYTES:],
-            instance_id=host.instance_id, epoch=1,
+            instance_id=host.instance_id, epoch=1, transport_limit=host.terms.transport_bytes,
         )  # fmt: skip
         return self._offer_it(Kind.WELCOME, answer, entropy, self._channel.psk, asked.public_key)
 
@@ -143,6 +143,7 @@ class Responder:
         answer = ResumeOk(
             nonce=entropy[KEY_BYTES:], instance_id=host.instance_id, epoch=session.offer_epoch(),
             position=session.position(), heartbeat=session.terms.rhythm.wire(),
+            transport_limit=host.terms.transport_bytes,
         )  # fmt: skip
         return self._offer_it(Kind.RESUME_OK, answer, entropy, key, asked.public_key)
 
@@ -174,14 +175,17 @@ class Responder:
             session = self._host.begin(answer, secrets.session)
             terms = asked.terms
             self.agreed = Agreed(
-                session, secrets, epoch, None, terms.limit, terms.largest_frame, terms.heartbeat
-            )
+                session, secrets, epoch, None, terms.limit, terms.largest_frame, terms.heartbeat,
+                asked.transport_limit,
+            )  # fmt: skip
         else:
             found = self._host.find(asked.session_id)
             if found is None or found.ended or epoch <= found.epoch:
                 raise Violation(Code.SUPERSEDED)
             # The confirmation was made with keys that only the next generation's owner has.
             found.proven(asked.generation + 1)
-            self.agreed = Agreed(found, secrets, epoch, asked.position, 0, 0, asked.heartbeat)
+            self.agreed = Agreed(
+                found, secrets, epoch, asked.position, 0, 0, asked.heartbeat, asked.transport_limit
+            )
         self._step = "server agreed"
         return []
