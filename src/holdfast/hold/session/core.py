@@ -146,6 +146,8 @@ class Session:
         data = self.into.read(most)
         if data and not self.into.ended:
             self._grant()
+        if data and self.link is not None and self.link.short:
+            self.ack_now = True  # this session may have nothing to grant, but its transport
         return data
 
     def close(self, now_s: float) -> None:
@@ -187,8 +189,6 @@ class Session:
         if limit - into.limit >= self.window // 4 or (into.limit == into.next and limit > into.limit):
             into.limit = limit
             self.ack_now = True
-        elif self.link is not None and self.link.short:
-            self.ack_now = True  # no credit of this session's, but perhaps of its transport's
 
     def _shrink(self) -> None:
         """Where memory is scarce, keep no more than a fair share."""
