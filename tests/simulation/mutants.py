@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-from simulation.world import Broken, run
+from simulation.ends import Broken
+from simulation.world import run
 
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.frames import Buffer

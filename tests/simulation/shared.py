@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from simulation.ends import Broken
 from simulation.pair import TERMS, Joined, Pair
-from simulation.world import Broken, stream
+from simulation.world import stream
 
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
