@@ -7,6 +7,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from itertools import cycle
 
 from holdfast.errors import HoldfastError
 from holdfast.hold.drivers.policy import SessionPolicy, now_s
@@ -66,7 +67,7 @@ class Attempts:
             OSError, HoldfastError: none did.
         """
         addresses = await self._dialer.addresses(self._policy.handshake_s)
-        race = Race(addresses)
+        race, again = Race(addresses), cycle(addresses)
         running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
         try:
@@ -90,7 +91,7 @@ class Attempts:
                     race.lost(error if isinstance(error, OSError) else OSError(str(error)))
                 if not done and wait_s is None and len(running) < MOST_AT_ONCE:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
-                    race = Race(addresses[:1])
+                    race = Race([next(again)])
             raise NotCarried("the session ended before a transport carried it")
         finally:
             for task in running:

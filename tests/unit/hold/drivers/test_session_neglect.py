@@ -21,12 +21,15 @@ from conformance.drivers import Certificate
 
 import holdfast
 from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
+from holdfast.hold.drivers import attempts
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.policy import SessionEvent
 from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.race import Address
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
+from holdfast.hold.transports.dial import Dialer
 from holdfast.policy import Backoff
 
 POLICY = SessionPolicy(
@@ -209,6 +212,33 @@ def test_a_session_expires_even_while_every_dial_hangs() -> None:
             return time.monotonic() - begun
 
     assert 1 < asyncio.run(work()) < 1.9
+
+
+def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first swallows what is sent to it; at the second nobody listens at first."""
+    monkeypatch.setattr(attempts, "REDIAL_S", 0.05)
+
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+            where = [Address(socket.AF_INET, ("127.0.0.1", one.getsockname()[1])) for one in (silent, sock)]
+            sock.close()
+
+            async def addresses(dialer: Dialer, timeout_s: float) -> list[Address]:
+                return where
+
+            monkeypatch.setattr(Dialer, "addresses", addresses)
+            opening = asyncio.create_task(
+                Dial("tcp://two.example:1", psk=bytes(32), policy=POLICY, deadline=soon(5)).open()
+            )
+            await asyncio.sleep(0.4)
+            assert not opening.done()
+            async with holdfast.serve(echo, f"tcp://127.0.0.1:{port}", psk=bytes(32), policy=POLICY):
+                # Less than a handshake may take: those that hang are not waited for.
+                session = await asyncio.wait_for(opening, 1)
+                await session.abort()
+
+    asyncio.run(work())
 
 
 def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> None:
