@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,24 @@ async def ping(send: Send, recv: Recv) -> dict[str, float]:
         times.append(time.perf_counter_ns() - begun)
     times.sort()
     return {"p50_us": times[PINGS // 2] / 1e3, "p99_us": times[PINGS * 99 // 100] / 1e3}
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """How often a transport is cut, and how long after the last answer.
+
+    Attributes:
+        pause_s: of silence before each.
+        count: how many.
+    """
+
+    pause_s: float
+    count: int
+
+    def told(self, times_ms: list[float]) -> dict[str, float]:
+        """Middle and slowest."""
+        ranked = sorted(times_ms)
+        return {"p50_ms": ranked[len(ranked) // 2], "p99_ms": ranked[-1 - len(ranked) // 100]}
 
 
 class Echo:
@@ -120,8 +139,25 @@ async def bare_serve() -> None:
 
 async def bare_client(port: int, work: Any) -> Any:
     """The floor's client."""
+    if isinstance(work, Cuts):
+        return await redial(port, work)
     _, one = await asyncio.get_running_loop().create_connection(Bare, "127.0.0.1", port)
     return await work(one.send, one.recv)
+
+
+async def redial(port: int, cuts: Cuts) -> dict[str, float]:
+    """The floor of a resume: after the same silence a new connection, and one message there and back."""
+    times, one = [], None
+    for _ in range(cuts.count):
+        await asyncio.sleep(cuts.pause_s)
+        begun = time.perf_counter_ns()
+        if one is not None:
+            one.transport.abort()
+        _, one = await asyncio.get_running_loop().create_connection(Bare, "127.0.0.1", port)
+        await one.send(MESSAGE)
+        await one.recv()
+        times.append((time.perf_counter_ns() - begun) / 1e6)
+    return cuts.told(times)
 
 
 async def streams_serve() -> None:
@@ -244,18 +280,18 @@ async def session_client(kind: str, port: int, work: Any) -> Any:
     # A transport that was cut soon after it was made is otherwise dialled again after a wait.
     policy = holdfast.SessionPolicy(backoff=holdfast.Backoff(stable_s=0))
     async with holdfast.connect(where, policy=policy, **_terms(kind, False)) as session:
-        if work is resume:
-            return await resume(session)
+        if isinstance(work, Cuts):
+            return await resume(session, work)
         found = await work(session.send, session.recv)
         await session.send_eof()
         return found
 
 
-async def resume(session: Any) -> dict[str, float]:
+async def resume(session: Any, cuts: Cuts) -> dict[str, float]:
     """Cut the transport, and see how soon an answer comes: dial, handshake and replay."""
     times = []
-    for _ in range(40):
-        await asyncio.sleep(0.05)
+    for _ in range(cuts.count):
+        await asyncio.sleep(cuts.pause_s)
         begun = time.perf_counter_ns()
         session.wire.abort()
         await session.send(MESSAGE)
@@ -263,8 +299,7 @@ async def resume(session: Any) -> dict[str, float]:
         while got < len(MESSAGE):
             got += len(await session.recv())
         times.append((time.perf_counter_ns() - begun) / 1e6)
-    times.sort()
-    return {"p50_ms": times[len(times) // 2], "p99_ms": times[-1]}
+    return cuts.told(times)
 
 
 SERVE: dict[str, Callable[[], Any]] = {
@@ -289,7 +324,7 @@ CLIENT: dict[str, Callable[[int, Any], Any]] = {
     "session, sealed": lambda port, work: session_client("sealed", port, work),
     "session, TLS": lambda port, work: session_client("tls", port, work),
 }
-WORK = {"bulk": bulk, "ping": ping, "resume": resume}
+WORK = {"bulk": bulk, "ping": ping, "resume": Cuts(0.05, 40), "resume soon": Cuts(0.002, 300)}
 
 
 def main(arm: str, what: str, *rest: str) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-from simulation.world import Broken, run
+from simulation.ends import Broken
+from simulation.world import run
 
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.frames import Buffer
-from holdfast.hold.session.handshake import Responder
 from holdfast.hold.session.link import Link
+from holdfast.hold.session.responder import Responder
 from holdfast.hold.session.stream import Incoming, Outgoing
 
 

@@ -10,7 +10,8 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from simulation.world import Broken, run
+from simulation.ends import Broken
+from simulation.world import run
 
 SEEDS, BATCH = 100_000, 500
 

@@ -26,7 +26,8 @@ DEAD_AFTER = 2.5
 EXPECTED_S = 0.5
 """The least time that an awaited answer has before its absence is suspicious."""
 
-LONGEST_MS = 2**31
+LONGEST_S = 3600.0
+"""The longest interval. A peer that claims a longer one would never be given up; it counts as this."""
 
 LEAD = 0.9
 """The part of its interval after which a client speaks, so that its PING comes before the server's own."""
@@ -59,7 +60,7 @@ class Rhythm:
 
     def __post_init__(self) -> None:
         for name in ("can_s", "want_s", "least_s"):
-            real(name, getattr(self, name), 0, 86400)
+            real(name, getattr(self, name), 0, LONGEST_S)
 
     def wire(self) -> bytes:
         """As it travels: a Terms of heartbeat.proto."""
@@ -70,7 +71,7 @@ class Rhythm:
 
 def interval_s(can_ms: int, want_ms: int) -> float:
     """One direction's interval: the larger of what its sender can and its receiver wants (STOMP 1.2)."""
-    return max(can_ms, want_ms) / 1000 if can_ms and want_ms else NEVER
+    return min(max(can_ms, want_ms) / 1000, LONGEST_S) if can_ms and want_ms else NEVER
 
 
 class RoundTrip:
@@ -155,8 +156,8 @@ class Heartbeat:
         except DecodeError:
             peer = WireTerms()
         can_ms, want_ms = round(self.rhythm.can_s * 1000), round(self.rhythm.want_s * 1000)
-        self._send_every_s = self._lead * interval_s(can_ms, min(peer.want_ms, LONGEST_MS))
-        self._hear_every_s = interval_s(min(peer.can_ms, LONGEST_MS), want_ms)
+        self._send_every_s = self._lead * interval_s(can_ms, peer.want_ms)
+        self._hear_every_s = interval_s(peer.can_ms, want_ms)
 
     @property
     def send_every_s(self) -> float:

@@ -6,7 +6,17 @@ from __future__ import annotations
 import pytest
 
 from holdfast.errors import UsageError
-from holdfast.hold.heartbeat import DEAD_AFTER, NEVER, Beats, Heartbeat, Life, Rhythm, RoundTrip, interval_s
+from holdfast.hold.heartbeat import (
+    DEAD_AFTER,
+    LONGEST_S,
+    NEVER,
+    Beats,
+    Heartbeat,
+    Life,
+    Rhythm,
+    RoundTrip,
+    interval_s,
+)
 from holdfast.hold.wire.heartbeat_pb2 import Beat, Ping
 
 
@@ -19,8 +29,9 @@ def agreed(ours: Rhythm, theirs: Rhythm) -> tuple[Heartbeat, Heartbeat]:
 
 @pytest.mark.parametrize(
     ("can", "want", "interval"),
-    [(1000, 5000, 5.0), (5000, 1000, 5.0), (0, 1000, NEVER), (1000, 0, NEVER), (0, 0, NEVER)],
-)
+    [(1000, 5000, 5.0), (5000, 1000, 5.0), (0, 1000, NEVER), (1000, 0, NEVER), (0, 0, NEVER),
+     (2**32 - 1, 1000, LONGEST_S), (1000, 2**32 - 1, LONGEST_S)],
+)  # fmt: skip
 def test_a_direction_takes_the_slower_of_what_can_and_what_is_wanted(
     can: int, want: int, interval: float
 ) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import random
 import socket
 import ssl
-import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import Any, Self
 
 from holdfast.errors import DeadlineExceeded, SessionLost, UsageError
+from holdfast.hold.drivers.listener import Listener, bound
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
 from holdfast.hold.drivers.wire import LOGGER, Wire
@@ -33,11 +32,6 @@ from holdfast.hold.transports.trust import NotTrusted, channel, check_creds, che
 Handle = Callable[[Session], Awaitable[None]]
 LOOK_S = 0.25
 """How often is looked at the sessions that are away."""
-
-BACKLOG, ACCEPTS = 1024, 16
-"""How many may wait to be accepted, and how many are in one turn: asyncio logs each that fails for want of a
-descriptor, and tries as many as the backlog that it is told.
-"""
 
 SWEEP_EVERY = 40
 """In looks: how often at all of them, also those whose handler has gone."""
@@ -96,7 +90,7 @@ class SessionServer:
             most_sessions=most_sessions, most_half_open=most_half_open,
         )  # fmt: skip
         self._sock = sock
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._sessions: dict[bytes, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wires: set[Wire] = set()
@@ -115,54 +109,33 @@ class SessionServer:
             UsageError: others than this host could reach it, without encryption or authentication.
         """
         loop = asyncio.get_running_loop()
-        sock = self._sock or self._bind()
+        sock = self._sock or bound(self._target)
         try:
             if self._target.scheme == "tcp":
                 check_plain(sock.getsockname()[0], self._key)
             if self._target.scheme != "unix":
                 apply(self._policy.socket_policy, sock)  # every accepted socket inherits it
-            sock.setblocking(False)
-            self._server = await loop.create_server(
+            self._listener = Listener(
+                sock,
                 lambda: _Accepted(self),
-                sock=sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._policy.handshake_s if self._tls else None,
-                backlog=ACCEPTS,
+                tls=self._tls,
+                handshake_s=self._policy.handshake_s,
+                room=lambda: self.host.most_half_open - self.host.half_open,
+                bound_here=self._sock is None,
             )
-            sock.listen(BACKLOG)
+            await self._listener.start()
         except BaseException:
             sock.close()
             raise
         self._looking = loop.call_later(LOOK_S, self._look)
         return self
 
-    def _bind(self) -> socket.socket:
-        target = self._target
-        if target.scheme == "unix":
-            sock = socket.socket(socket.AF_UNIX)
-            if isinstance(target.sockaddr, str):
-                _remove_left_over(target.sockaddr)
-            try:
-                sock.bind(target.sockaddr)
-            except OSError:
-                sock.close()
-                raise
-            return sock
-        family, _, _, _, address = socket.getaddrinfo(
-            target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        return sock
-
     @property
     def url(self) -> str:
         """Where clients dial, with the port that the kernel chose."""
-        if self._server is None or self._target.scheme == "unix":
+        if self._listener is None or self._target.scheme == "unix":
             return str(self._target)
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return str(Target(self._target.scheme, host, port))
+        return str(Target(self._target.scheme, *self._listener.address))
 
     @property
     def sessions(self) -> list[Session]:
@@ -189,8 +162,8 @@ class SessionServer:
         """Stop: transports are closed, handlers are cancelled, and their sessions are forgotten."""
         if self._looking is not None:
             self._looking.cancel()
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         self._closed = True
         for task in list(self._tasks):
             task.cancel()
@@ -295,17 +268,6 @@ class SessionServer:
         if self._looks % SWEEP_EVERY == 0:
             self.host.look(now_s())
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
-
-
-def _remove_left_over(path: str) -> None:
-    """Remove the socket of a server that is gone; a file, or a socket on which somebody listens, stays."""
-    with contextlib.suppress(OSError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            if probe.connect_ex(path) == errno.ECONNREFUSED:
-                os.unlink(path)
 
 
 class _Accepted(Wire):

@@ -15,6 +15,9 @@ from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.terms import ACK_DELAY_S
 
+BUSY_S = 0.005
+"""A transport that has something to send again so soon is busy."""
+
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
 
@@ -55,6 +58,7 @@ class Wire(asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
+        "_asked_s",
         "_changed",
         "_due_s",
         "_flushing",
@@ -71,7 +75,7 @@ class Wire(asyncio.BufferedProtocol):
     def __init__(self, changed: Callable[[Wire], object]) -> None:
         self._changed = changed
         self._timer: asyncio.TimerHandle | None = None
-        self._due_s = 0.0
+        self._due_s = self._asked_s = 0.0
         self.transport: asyncio.Transport | None = None
         self.writable = True
         self.gone = self.linked = False
@@ -136,11 +140,11 @@ class Wire(asyncio.BufferedProtocol):
         """Send what the link has to send, as far as the kernel takes it."""
         if self.transport is None or self.gone or self._flushing or not self.linked:
             return
-        link, transport = self.link, self.transport
+        link, transport, now = self.link, self.transport, now_s()
         self._flushing = True  # a full buffer calls pause_writing, and that may come back to us
         try:
             while self.writable:
-                parts = link.pull(HIGH_BYTES, now_s())
+                parts = link.pull(HIGH_BYTES, now)
                 if not parts:
                     break
                 transport.writelines(parts)
@@ -151,7 +155,7 @@ class Wire(asyncio.BufferedProtocol):
         if link.over:
             self.give_up()
             return
-        self._set_timer()
+        self._set_timer(now)
 
     def give_up(self) -> None:
         """Close it after what is under way; the sessions that it carried are suspended."""
@@ -172,15 +176,18 @@ class Wire(asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def _set_timer(self) -> None:
-        now = now_s()
-        if self._timer is not None and self._due_s <= now + ACK_DELAY_S:
+    def _set_timer(self, now: float) -> None:
+        timer, soon_s = self._timer, now + ACK_DELAY_S
+        if timer is not None and self._due_s <= soon_s:
             return  # nothing is ever due sooner than that
-        due_s = self.link.next_s(now)
-        if self._timer is not None:
+        if now < self._asked_s + BUSY_S:
+            due_s = soon_s  # so that a busy transport need not ask each time
+        else:
+            self._asked_s, due_s = now, self.link.next_s(now)
+        if timer is not None:
             if self._due_s <= due_s:
                 return  # it looks early, and sets itself again
-            self._timer.cancel()
+            timer.cancel()
         self._due_s = due_s
         if due_s == float("inf"):
             self._timer = None
@@ -188,7 +195,7 @@ class Wire(asyncio.BufferedProtocol):
         self._timer = asyncio.get_running_loop().call_later(max(0.001, due_s - now), self._look)
 
     def _look(self) -> None:
-        self._timer = None
+        self._timer, self._asked_s = None, 0.0
         self.link.look(now_s())
         self.flush()
         self._changed(self)

@@ -146,6 +146,8 @@ class Session:
         data = self.into.read(most)
         if data and not self.into.ended:
             self._grant()
+        if data and self.link is not None and self.link.short:
+            self.ack_now = True  # this session may have nothing to grant, but its transport
         return data
 
     def close(self, now_s: float) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
@@ -63,7 +64,7 @@ class Frame(NamedTuple):
     Attributes:
         kind: a :class:`Kind`, or the number of one that may be passed over.
         handle: which session of the transport; 0 is the transport itself.
-        payload: without header, and of DATA without the offset unless the frame is sealed.
+        payload: without header, opened, and of DATA without the offset.
         offset: where the payload of DATA belongs in the stream.
         flags: as received; none has a meaning yet.
     """
@@ -93,14 +94,16 @@ class Parser:
     Attributes:
         largest_bytes: the largest payload that is taken.
         cut_through: DATA need not be whole; set when frames are not sealed.
+        open: gives the payload of a sealed frame, from its header and what it carries; None: none is sealed.
     """
 
     __slots__ = ("_at", "_data", "_handle", "_inside", "_offset", "_parts", "_short", "cut_through",
-                 "largest_bytes")  # fmt: skip
+                 "largest_bytes", "open")  # fmt: skip
 
     def __init__(self) -> None:
         self.largest_bytes = UNPROVEN_BYTES
         self.cut_through = False
+        self.open: Callable[[bytes, Buffer], bytes] | None = None
         self._data: Buffer = b""
         self._at = 0
         self._parts: deque[bytes] = deque()  # what came of a frame that is not whole
@@ -128,7 +131,7 @@ class Parser:
         """The next frame or piece; None: it takes more data.
 
         Raises:
-            Violation: a frame that is too large or of a kind that nobody may pass over.
+            Violation: a frame that is too large, that does not open, or of a kind that nobody may pass over.
         """
         if self._inside:
             return self._piece()
@@ -159,7 +162,14 @@ class Parser:
             self._hold(end - len(data))
             return None
         self._at = end
-        return Frame(kind, handle, data[at + HEADER.size : end], 0, flags)
+        payload = data[at + HEADER.size : end]
+        if self.open is not None:
+            payload = self.open(bytes(data[at : at + HEADER.size]), payload)
+        if kind != Kind.DATA:
+            return Frame(kind, handle, payload, 0, flags)
+        if len(payload) <= OFFSET.size:
+            raise Violation(Code.MALFORMED, "DATA without data")
+        return Frame(kind, handle, memoryview(payload)[OFFSET.size :], OFFSET.unpack_from(payload)[0], flags)
 
     def _piece(self) -> Frame | None:
         data, at = self._data, self._at

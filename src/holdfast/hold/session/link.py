@@ -3,16 +3,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from struct import Struct
 
 from holdfast.hold.heartbeat import LEAD, Heartbeat, Life, Rhythm
+from holdfast.hold.session.allowance import Allowance
 from holdfast.hold.session.codes import Code, Violation
-from holdfast.hold.session.core import Session, Why
+from holdfast.hold.session.core import Session
+from holdfast.hold.session.entry import Entry
 from holdfast.hold.session.frames import (
-    DATA_HEADER,
-    HEADER,
     LARGEST_BYTES,
     OFFSET,
     PAIR,
@@ -21,18 +20,16 @@ from holdfast.hold.session.frames import (
     Frame,
     Kind,
     Parser,
-    header,
 )
-from holdfast.hold.session.handshake import Agreed, Channel, Denied, Initiator, Responder, Said, parsed
+from holdfast.hold.session.handshake import Agreed, Channel, Denied, parsed
 from holdfast.hold.session.host import Host
-from holdfast.hold.session.keys import TAG_BYTES, Seal
+from holdfast.hold.session.initiator import Initiator
+from holdfast.hold.session.keys import TAG_BYTES
+from holdfast.hold.session.outbox import Outbox
 from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import HANDSHAKE_S
 from holdfast.hold.wire.heartbeat_pb2 import Ping, Pong
-from holdfast.hold.wire.session_pb2 import BUSY, DRAINING, EXPIRED, GAP, UNKNOWN, GoAway, Reset
-
-MOST_HANDSHAKES = 16
-"""How many handshakes may be under way on one transport."""
+from holdfast.hold.wire.session_pb2 import GoAway, Reset
 
 MOST_ANSWERS = 4096
 """How many frames may wait for a peer that asks (PING, HELLO, RESUME) and does not read the answers."""
@@ -44,7 +41,6 @@ SESSION_EVENTS = {
     Kind.RESET: Event.RESET_THERE,
     Kind.RESET_OK: Event.RESET_CONFIRMED,
 }
-REASONS: dict[int, Why] = {EXPIRED: Why.EXPIRED, GAP: Why.GAP, UNKNOWN: Why.UNKNOWN}
 ANSWERS = {Kind.CLOSE: Kind.CLOSE_OK, Kind.RESET: Kind.RESET_OK}
 
 
@@ -60,7 +56,6 @@ class Link:
         goaway_s: the peer asked to come back on another transport, after so many seconds.
         denied: how a handshake was refused.
         carried: the sessions that it carried when it was lost.
-        retry_after_s: when the server said that a refused handshake may be tried again.
 
     Args:
         channel: what the transport is.
@@ -85,20 +80,15 @@ class Link:
     ) -> None:
         self._channel, self._host = channel, host
         self._parser = Parser()
+        self._allowance = Allowance(0, 0)
         self._deadline_s = now_s + handshake_s
-        self._handshakes: dict[int, Initiator | Responder] = {}
         self._sessions: dict[int, Session] = {}
         self.carried: list[Session] = []
         # Handles whose confirmation nothing has answered yet, and the session that was confirmed.
         self._waiting: dict[int, bytes] = {}
-        self._frame_bytes: dict[int, int] = {}
-        self._last_handle = 0
         self._greet = False
-        self._later: list[Session] = []  # sessions to open once the transport is up
-        self._outbox: deque[Buffer] = deque()
-        self._seal_out: Seal | None = None
-        self._seal_in: Seal | None = None
-        self._seal_next: Seal | None = None  # ours, from the client's confirmation on
+        self._outbox = Outbox()
+        self._entry = Entry(channel, host, self._outbox, self._parser)
         self._rhythm = rhythm or (host.terms.rhythm if host is not None else Rhythm())
         self._on_session, self._on_over = on_session, on_over
         self.heart: Heartbeat | None = None
@@ -106,7 +96,6 @@ class Link:
         self.life = Life.ALIVE
         self.goaway_s: float | None = None
         self.denied: Denied | None = None
-        self.retry_after_s = 0.0
         if host is not None:
             host.half_open += 1
             if host.half_open > host.most_half_open:
@@ -115,22 +104,18 @@ class Link:
     # ---- what the driver calls
 
     @property
+    def short(self) -> bool:
+        """The peer is short of credit on this transport: what is taken should be granted soon."""
+        return self._allowance.short
+
+    @property
     def sessions(self) -> list[Session]:
         """Those that it carries."""
         return list(self._sessions.values())
 
     def open(self, session: Session) -> None:
-        """Begin a handshake that makes this transport carry a session (client).
-
-        The first one on a transport proves the transport; what follows waits for that.
-        """
-        if not self.up and self._handshakes:
-            self._later.append(session)
-            return
-        self._last_handle += 1
-        initiator = Initiator(self._channel, session)
-        self._handshakes[self._last_handle] = initiator
-        self._say(self._last_handle, initiator.first())
+        """Begin a handshake that makes this transport carry a session (client)."""
+        self._entry.open(session)
 
     def receive(self, data: Buffer, now_s: float) -> None:
         """Bytes came; they are not needed any longer when this returns.
@@ -156,23 +141,22 @@ class Link:
 
     def pull(self, room: int, now_s: float) -> list[Buffer]:
         """What is to go out now: about ``room`` bytes at most, and what is small regardless."""
-        parts: list[Buffer] = []
         if self._greet and self.heart is not None and not self._waiting:
             self._greet = False
             self._ping(self.heart.ping(now_s))
-        if self._outbox:
-            parts += self._outbox
-            self._outbox.clear()
         # Before any data: credit and acknowledgements must not wait behind it.
         for handle, session in self._sessions.items():
             # What is due later anyway goes along with data.
             if (
                 session.ack_now or (session.due_s() and session.out.sendable())
             ) and handle not in self._waiting:
-                self._put(parts, Kind.ACK, handle, PAIR.pack(*session.acknowledged()))
+                self._outbox.put(Kind.ACK, handle, PAIR.pack(*session.acknowledged()))
+        if self._allowance.short and self._allowance.grant(self._held_bytes):
+            self._outbox.put(Kind.ACK, 0, PAIR.pack(self._allowance.came, self._allowance.limit))
         for handle, session in list(self._sessions.items()):
             if handle not in self._waiting:
-                room -= self._emit(parts, handle, session, room)
+                room -= self._outbox.put_all(handle, session, room, self._allowance)
+        parts = self._outbox.take()
         self.more = room <= 0 and any(session.out.sendable() for session in self._sessions.values())
         if self.heart is not None:
             if parts:
@@ -216,13 +200,13 @@ class Link:
         self.carried += self._sessions.values()
         carried = [session for session in self._sessions.values() if session.detach(self, now_s)]
         self._sessions.clear()
-        self._handshakes.clear()
+        self._entry.clear()
         return carried
 
     def go_away(self, after_s: float, text: str = "") -> None:
         """Ask the peer to come back on another transport (a drain)."""
         message = GoAway(reconnect_after_ms=round(after_s * 1000), text=text)
-        self._outbox.append(self._frame_of(Kind.GOAWAY, 0, message.SerializeToString()))
+        self._outbox.put(Kind.GOAWAY, 0, message.SerializeToString())
 
     def release(self, session: Session) -> None:
         """Carry a session no more: a newer transport does. Without any left, the transport is done."""
@@ -234,14 +218,6 @@ class Link:
 
     def _frame(self, frame: Frame, now_s: float) -> None:
         kind, handle, payload, offset, _ = frame
-        seal = self._seal_in
-        if seal is not None:
-            payload = seal.open(header(kind, handle, len(payload), frame.flags), payload)
-        if kind == Kind.DATA and (seal is not None or not self._parser.cut_through):
-            if len(payload) <= OFFSET.size:
-                raise Violation(Code.MALFORMED, "DATA without data")
-            (offset,) = OFFSET.unpack_from(payload)
-            payload = memoryview(payload)[OFFSET.size :]
         if kind <= Kind.REFUSED:
             self._shake(kind, handle, payload, now_s)
             return
@@ -253,8 +229,15 @@ class Link:
         if handle in self._waiting:
             self._heard_first(handle, now_s)
         session = self._sessions.get(handle)
+        if kind == Kind.DATA:
+            self._allowance.arrived(len(payload))
         if session is not None:
             self._carry(kind, handle, session, payload, offset, now_s)
+
+    @property
+    def _held_bytes(self) -> int:
+        """How much waits for applications, of all sessions."""
+        return sum(session.into.held_bytes for session in self._sessions.values())
 
     def _carry(
         self, kind: int, handle: int, session: Session, payload: Buffer, offset: int, now_s: float
@@ -273,7 +256,7 @@ class Link:
             code = parsed(Reset, payload).code if known is Kind.RESET else None
             session.event(SESSION_EVENTS[known], code)
             if known in ANSWERS:
-                self._outbox.append(self._frame_of(ANSWERS[known], handle, b""))
+                self._outbox.put(ANSWERS[known], handle, b"")
             if session.ended:
                 self._drop(handle)
 
@@ -282,7 +265,9 @@ class Link:
             self._beat(kind, None, payload, now_s)
         elif kind == Kind.GOAWAY:
             self.goaway_s = parsed(GoAway, payload).reconnect_after_ms / 1000
-        elif kind in SESSION_EVENTS or kind in (Kind.DATA, Kind.FIN, Kind.ACK):
+        elif kind == Kind.ACK:
+            self._allowance.told(*_unpack(PAIR, payload))
+        elif kind in SESSION_EVENTS or kind in (Kind.DATA, Kind.FIN):
             raise Violation(Code.OUT_OF_PLACE, f"kind {kind} for no session")
 
     def _beat(self, kind: int, session: Session | None, payload: Buffer, now_s: float) -> None:
@@ -299,7 +284,7 @@ class Link:
         if session is not None:
             pong.next, pong.limit = session.acknowledged()
         handle = session.handle if session is not None else 0
-        self._outbox.append(self._frame_of(Kind.PONG, handle, pong.SerializeToString()))
+        self._outbox.put(Kind.PONG, handle, pong.SerializeToString())
 
     def _ping(self, ping: Ping) -> None:
         handle = 0
@@ -309,60 +294,22 @@ class Link:
                 handle = 0
             else:
                 ping.next, ping.limit = session.acknowledged()
-        self._outbox.append(self._frame_of(Kind.PING, handle, ping.SerializeToString()))
+        self._outbox.put(Kind.PING, handle, ping.SerializeToString())
 
     # ---- handshakes
 
     def _shake(self, kind: int, handle: int, payload: Buffer, now_s: float) -> None:
-        if len(payload) > UNPROVEN_BYTES:
-            raise Violation(Code.TOO_LARGE, "a handshake")
-        if handle == 0:
-            raise Violation(Code.OUT_OF_PLACE, "a handshake for no session")
-        shaking = self._handshakes.get(handle)
-        if shaking is None:
-            shaking = self._asked(handle)
-        if isinstance(shaking, Initiator):
-            self._say(handle, shaking.receive(kind, payload))
-            if shaking.agreed is not None:
-                self._client_agreed(handle, shaking.agreed, now_s)
-            elif shaking.denied is not None:
-                self._client_denied(handle, shaking.denied, shaking)
-            return
-        self._say(handle, shaking.receive(kind, payload, now_s))
-        if shaking.over:
-            del self._handshakes[handle]
-            if not self.up:
-                self._end()
-        elif shaking.agreed is not None:
-            self._server_agreed(handle, shaking.agreed, now_s)
-        elif shaking.secrets is not None and not self.up and self._channel.sealed:
-            # What the client says from here on is sealed; what we say, once it has confirmed.
-            self._seal_in = Seal(shaking.secrets.client_traffic)
-            self._seal_next = Seal(shaking.secrets.server_traffic)
-
-    def _asked(self, handle: int) -> Responder:
-        if self._host is None or handle in self._sessions:
-            raise Violation(Code.OUT_OF_PLACE, f"a handshake on handle {handle}")
-        if len(self._handshakes) >= (MOST_HANDSHAKES if self.up else 1):
-            raise Violation(Code.TOO_MANY)
-        self._handshakes[handle] = Responder(self._channel, self._host)
-        return self._handshakes[handle]  # type: ignore[return-value]  # just put there
-
-    def _say(self, handle: int, said: Said) -> None:
-        for kind, payload in said:
-            if kind is Kind.CONFIRM and not self.up and self._channel.sealed:
-                self._confirm_sealed(handle)
-            self._outbox.append(self._frame_of(kind, handle, payload))
-
-    def _confirm_sealed(self, handle: int) -> None:
-        """The client's confirmation is the first frame that is sealed."""
-        initiator = self._handshakes[handle]
-        assert initiator.agreed is not None  # it confirms only then
-        secrets = initiator.agreed.secrets
-        self._seal_out, self._seal_in = Seal(secrets.client_traffic), Seal(secrets.server_traffic)
+        done = self._entry.receive(kind, handle, payload, now_s)
+        if isinstance(done, Initiator):
+            if done.agreed is not None:
+                self._client_agreed(handle, done.agreed, now_s)
+            self.denied = done.denied
+        elif done is not None and done.agreed is not None:
+            self._server_agreed(handle, done.agreed, now_s)
+        if done is not None and not self.up:  # refused, and nothing else is carried here
+            self._end()
 
     def _client_agreed(self, handle: int, agreed: Agreed, now_s: float) -> None:
-        del self._handshakes[handle]
         session = agreed.session
         self._waiting[handle] = session.id
         self._carries(handle, agreed, now_s)
@@ -372,8 +319,6 @@ class Link:
             self._attach(handle, agreed, now_s)
         else:
             session.out.limit = max(session.out.limit, agreed.limit)
-        while self._later:
-            self.open(self._later.pop(0))
 
     def _heard_first(self, handle: int, now_s: float) -> None:
         """The server's first word on a new session: it has it."""
@@ -383,28 +328,7 @@ class Link:
         else:  # it was resumed, or begun anew, on another transport before this word came
             self._drop(handle)
 
-    def _client_denied(self, handle: int, denied: Denied, initiator: Initiator) -> None:
-        del self._handshakes[handle]
-        self.denied, self.retry_after_s = denied, denied.retry_after_s
-        session = initiator.session
-        if initiator.outrun:
-            pass  # this refusal is about what holds no more
-        elif session.state is State.OPENING and session.key is not None:
-            # We never heard that the server had it, so nothing was sent: it may begin anew.
-            session.key, session.generation, session.id, session.instance_id = None, 0, b"", b""
-        elif denied.reason not in (BUSY, DRAINING) or denied.restarted:
-            if denied.next is not None and session.out.could_resume(max(denied.next, session.out.first)):
-                session.out.confirm(denied.next)
-            session.lost(
-                Event.REFUSED, Why.RESTARTED if denied.restarted else REASONS.get(denied.reason, Why.REFUSED)
-            )
-        if not self.up:
-            self._end()
-
     def _server_agreed(self, handle: int, agreed: Agreed, now_s: float) -> None:
-        del self._handshakes[handle]
-        if not self.up and self._channel.sealed:
-            self._seal_out = self._seal_next
         fresh = agreed.position is None
         if fresh:
             agreed.session.out.limit = agreed.limit
@@ -422,6 +346,7 @@ class Link:
         if self.up:
             return
         self.up = True
+        self._allowance = Allowance(session.terms.transport_bytes, agreed.transport_limit)
         if self._host is not None:
             self._host.half_open -= 1
         self._parser.largest_bytes = session.terms.frame_bytes + OFFSET.size + TAG_BYTES
@@ -437,11 +362,8 @@ class Link:
         """The newest transport wins; the one before is told last."""
         old = agreed.session.link
         agreed.session.attach(self, handle, agreed.epoch, agreed.position)
-        self._supersede(old, agreed.session)
-
-    def _supersede(self, old: Link | None, session: Session) -> None:
         if old is not None and old is not self:
-            old.release(session)
+            old.release(agreed.session)
 
     def _drop(self, handle: int) -> None:
         """A session is carried no more."""
@@ -450,7 +372,7 @@ class Link:
             self.carried.append(session)  # whoever drives it may want to know
             if session.link is self:
                 session.link = None
-        if not self._sessions and not self._handshakes:
+        if not self._sessions and not self._entry:
             self._end()
 
     def _end(self) -> None:
@@ -461,49 +383,6 @@ class Link:
             self._host.half_open -= 1
         self.over = True
         self._on_over()
-
-    # ---- frames out
-
-    def _emit(self, parts: list[Buffer], handle: int, session: Session, room: int) -> int:
-        """What a session has to send, DATA at most ``room``; gives how much that was."""
-        if session.ended:  # on another transport, while this one seemed alive
-            return 0
-        if session.state is State.RESETTING:
-            if session.say_now:
-                session.say_now = False
-                self._put(parts, Kind.RESET, handle, Reset(code=session.code or 0).SerializeToString())
-            return 0
-        out, sent = session.out, 0
-        if out.cursor == out.last and not session.say_now:
-            return 0
-        largest = min(session.terms.frame_bytes, session.peer_frame_bytes)
-        while sent < room and (size := min(out.sendable(), largest, room - sent)):
-            offset = out.cursor
-            self._put_data(parts, handle, offset, out.take(size), size)
-            sent += size
-        if out.fin_due:
-            self._put(parts, Kind.FIN, handle, OFFSET.pack(out.take_fin()))
-        if session.state is State.CLOSING and session.say_now:
-            session.say_now = False
-            self._put(parts, Kind.CLOSE, handle, b"")
-        return sent
-
-    def _put_data(
-        self, parts: list[Buffer], handle: int, offset: int, pieces: list[Buffer], size: int
-    ) -> None:
-        if self._seal_out is None:
-            parts.append(DATA_HEADER.pack(Kind.DATA, 0, 0, handle, size + OFFSET.size, offset))
-            parts.extend(pieces)
-        else:
-            parts.append(self._seal_out.close(Kind.DATA, handle, b"".join((OFFSET.pack(offset), *pieces))))
-
-    def _put(self, parts: list[Buffer], kind: int, handle: int, payload: bytes) -> None:
-        parts.append(self._frame_of(kind, handle, payload))
-
-    def _frame_of(self, kind: int, handle: int, payload: bytes) -> bytes:
-        if self._seal_out is not None:
-            return self._seal_out.close(kind, handle, payload)
-        return HEADER.pack(kind, 0, 0, handle, len(payload)) + payload
 
 
 def _unpack(form: Struct, payload: Buffer) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ VERSIONS = (1,)
 LEAST_WINDOW_BYTES = 4096
 FIRST_WINDOW_BYTES = 1 << 16
 SHARES = 1 << 14
+TRANSPORT_BYTES = 1 << 24
 ACK_DELAY_S = 0.05
 HANDSHAKE_S = 10.0
 
@@ -25,6 +26,7 @@ class Terms:
     Attributes:
         window_bytes: the most that is buffered for a session, in each direction. A window begins small and
             grows as it is used.
+        transport_bytes: the most that waits for the applications of all sessions on one transport.
         frame_bytes: the largest payload of DATA, both what is sent and what is taken.
         keep_s: how long a session without transport is kept. The smaller of both ends' holds.
         handshake_s: how long a handshake may take, from its first byte to its last.
@@ -39,10 +41,12 @@ class Terms:
     keep_s: float = 120.0
     handshake_s: float = HANDSHAKE_S
     rhythm: Rhythm = field(default_factory=Rhythm)
+    transport_bytes: int = TRANSPORT_BYTES
 
     def __post_init__(self) -> None:
         whole("window_bytes", self.window_bytes, 16, 1 << 30, "bytes")
         whole("frame_bytes", self.frame_bytes, 16, LARGEST_BYTES - 64, "the protocol's largest frame")
+        whole("transport_bytes", self.transport_bytes, 16, 1 << 40, "bytes")
         real("keep_s", self.keep_s, 0.001, 7 * 86400)
         real("handshake_s", self.handshake_s, 0.001, 300)
 

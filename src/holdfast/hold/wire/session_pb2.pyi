@@ -39,19 +39,21 @@ class Terms(_message.Message):
     def __init__(self, features: _Optional[int] = ..., limit: _Optional[int] = ..., largest_frame: _Optional[int] = ..., keep_ms: _Optional[int] = ..., heartbeat: _Optional[bytes] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("versions", "nonce", "public_key", "terms")
+    __slots__ = ("versions", "nonce", "public_key", "terms", "transport_limit")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     TERMS_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_LIMIT_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedScalarFieldContainer[int]
     nonce: bytes
     public_key: bytes
     terms: Terms
-    def __init__(self, versions: _Optional[_Iterable[int]] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ...) -> None: ...
+    transport_limit: int
+    def __init__(self, versions: _Optional[_Iterable[int]] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., transport_limit: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "nonce", "public_key", "terms", "session_id", "instance_id", "epoch")
+    __slots__ = ("version", "nonce", "public_key", "terms", "session_id", "instance_id", "epoch", "transport_limit")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +61,7 @@ class Welcome(_message.Message):
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_LIMIT_FIELD_NUMBER: _ClassVar[int]
     version: int
     nonce: bytes
     public_key: bytes
@@ -66,7 +69,8 @@ class Welcome(_message.Message):
     session_id: bytes
     instance_id: bytes
     epoch: int
-    def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., session_id: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ...) -> None: ...
+    transport_limit: int
+    def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., session_id: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., transport_limit: _Optional[int] = ...) -> None: ...
 
 class Position(_message.Message):
     __slots__ = ("next", "first", "end", "limit")
@@ -81,7 +85,7 @@ class Position(_message.Message):
     def __init__(self, next: _Optional[int] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class Resume(_message.Message):
-    __slots__ = ("version", "nonce", "public_key", "session_id", "generation", "position", "heartbeat")
+    __slots__ = ("version", "nonce", "public_key", "session_id", "generation", "position", "heartbeat", "transport_limit")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +93,7 @@ class Resume(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_LIMIT_FIELD_NUMBER: _ClassVar[int]
     version: int
     nonce: bytes
     public_key: bytes
@@ -96,23 +101,26 @@ class Resume(_message.Message):
     generation: int
     position: Position
     heartbeat: bytes
-    def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., generation: _Optional[int] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., heartbeat: _Optional[bytes] = ...) -> None: ...
+    transport_limit: int
+    def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., generation: _Optional[int] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., heartbeat: _Optional[bytes] = ..., transport_limit: _Optional[int] = ...) -> None: ...
 
 class ResumeOk(_message.Message):
-    __slots__ = ("nonce", "public_key", "instance_id", "epoch", "position", "heartbeat")
+    __slots__ = ("nonce", "public_key", "instance_id", "epoch", "position", "heartbeat", "transport_limit")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_LIMIT_FIELD_NUMBER: _ClassVar[int]
     nonce: bytes
     public_key: bytes
     instance_id: bytes
     epoch: int
     position: Position
     heartbeat: bytes
-    def __init__(self, nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., heartbeat: _Optional[bytes] = ...) -> None: ...
+    transport_limit: int
+    def __init__(self, nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., heartbeat: _Optional[bytes] = ..., transport_limit: _Optional[int] = ...) -> None: ...
 
 class Refused(_message.Message):
     __slots__ = ("reason", "retry_after_ms", "instance_id", "next")

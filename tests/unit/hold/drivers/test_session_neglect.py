@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from conformance.drivers import Certificate
 
 import holdfast
 from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
+from holdfast.hold.drivers import attempts
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.policy import SessionEvent
 from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.race import Address
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
+from holdfast.hold.transports.dial import Dialer
 from holdfast.policy import Backoff
 
 POLICY = SessionPolicy(
@@ -83,6 +87,41 @@ def test_tls_that_fails_leaves_no_handshake_behind(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_tls_handshakes_are_bounded_in_number(
+    tmp_path: Path, runner: Callable[..., object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who connects and says nothing takes one of so many places, and gives it back when he leaves."""
+    certificate = Certificate(tmp_path)
+
+    async def work() -> None:
+        async with holdfast.serve(
+            echo, "tls://127.0.0.1:0", policy=POLICY, most_half_open=3,
+            certificate=certificate.path, key=tmp_path / "key.pem",
+        ) as server:  # fmt: skip
+            port = int(server.url.rsplit(":")[-1])
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
+            ends = [asyncio.create_task(reader.read()) for reader, _ in silent]
+            await asyncio.wait(ends, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            while sum(end.done() for end in ends) < 7:
+                await asyncio.sleep(0.01)
+            assert server._listener is not None and len(server._listener._shaking) == 3
+            for _, writer in silent:
+                writer.close()
+            await asyncio.wait(ends, timeout=5)
+            url = f"tls://localhost:{port}"
+            async with holdfast.connect(url, policy=POLICY, tls=certificate.client) as session:
+                await session.send_eof()
+            last = await asyncio.open_connection("127.0.0.1", port)
+            while not server._listener._shaking:
+                await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(last[0].read(), 5) == b""
+        last[1].close()
+
+    runner(work())
+    assert not caplog.records
+
+
 def test_sessions_that_never_opened_give_their_memory_back() -> None:
     async def work(memory: Memory) -> None:
         with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -107,8 +146,8 @@ def test_a_session_that_is_left_while_nobody_answers_gives_its_memory_back(patie
         dial = Dial(server.url, policy=POLICY, memory=memory)
         with pytest.raises((KeyError, TimeoutError)):
             async with asyncio.timeout(None) as limit, dial as session:
-                assert server._server is not None
-                server._server.close()
+                assert server._listener is not None
+                server._listener.close()
                 for wire in list(server._wires):
                     wire.abort()
                 while session.state is not State.SUSPENDED:
@@ -156,9 +195,9 @@ def test_a_session_expires_even_while_every_dial_hangs() -> None:
     async def work() -> float:
         server = await holdfast.serve(echo, "tcp://127.0.0.1:0", policy=policy)
         session = await holdfast.connect(server.url, policy=policy)
-        assert server._server is not None
-        host, port = server._server.sockets[0].getsockname()
-        server._server.close()
+        assert server._listener is not None
+        host, port = server._listener.address
+        server._listener.close()
         with socket.socket() as silent:
             silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             await asyncio.sleep(0)  # the server's own is closed in the next turn of the loop
@@ -173,6 +212,33 @@ def test_a_session_expires_even_while_every_dial_hangs() -> None:
             return time.monotonic() - begun
 
     assert 1 < asyncio.run(work()) < 1.9
+
+
+def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first swallows what is sent to it; at the second nobody listens at first."""
+    monkeypatch.setattr(attempts, "REDIAL_S", 0.05)
+
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+            where = [Address(socket.AF_INET, ("127.0.0.1", one.getsockname()[1])) for one in (silent, sock)]
+            sock.close()
+
+            async def addresses(dialer: Dialer, timeout_s: float) -> list[Address]:
+                return where
+
+            monkeypatch.setattr(Dialer, "addresses", addresses)
+            opening = asyncio.create_task(
+                Dial("tcp://two.example:1", psk=bytes(32), policy=POLICY, deadline=soon(5)).open()
+            )
+            await asyncio.sleep(0.4)
+            assert not opening.done()
+            async with holdfast.serve(echo, f"tcp://127.0.0.1:{port}", psk=bytes(32), policy=POLICY):
+                # Less than a handshake may take: those that hang are not waited for.
+                session = await asyncio.wait_for(opening, 1)
+                await session.abort()
+
+    asyncio.run(work())
 
 
 def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> None:

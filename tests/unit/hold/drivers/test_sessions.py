@@ -16,6 +16,7 @@ import pytest
 import holdfast
 from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
 from holdfast.hold.drivers.policy import Happened, SessionEvent
+from holdfast.hold.drivers.server import SessionServer
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.options import effective
 from holdfast.hold.session.terms import FIRST_WINDOW_BYTES, LEAST_WINDOW_BYTES, Memory
@@ -133,12 +134,35 @@ def test_only_the_socket_of_a_server_that_is_gone_is_replaced(tmp_path: Path) ->
         async with holdfast.serve(echo, url, policy=POLICY):
             pass
 
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(f"{tmp_path}/s.sock")  # what a server leaves that was killed
     run(work)
+    assert not (tmp_path / "s.sock").exists()
     file = tmp_path / "file"
     file.write_text("precious")
     with pytest.raises(OSError, match="in use"):
         run(lambda: holdfast.serve(echo, f"unix://{file}", policy=POLICY).start())
     assert file.read_text() == "precious"
+
+
+def test_a_socket_that_is_not_the_servers_own_stays(tmp_path: Path) -> None:
+    """Another took the name meanwhile, or whoever started the server had bound it."""
+    path = tmp_path / "s.sock"
+
+    async def renamed() -> None:
+        async with holdfast.serve(echo, f"unix://{path}", policy=POLICY):
+            path.unlink()
+            path.write_text("another's")
+
+    async def given() -> None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(f"{path}.given")
+        async with SessionServer(echo, f"unix://{path}.given", policy=POLICY, sock=sock):
+            pass
+
+    run(renamed)
+    run(given)
+    assert path.read_text() == "another's" and Path(f"{path}.given").exists()
 
 
 def test_a_restarted_server_is_told_at_once() -> None:
@@ -185,8 +209,8 @@ def test_a_session_expires_at_both_ends() -> None:
         told: list[SessionEvent] = []
         server = await holdfast.serve(echo, "tcp://127.0.0.1:0", policy=policy, observer=told.append)
         session = await holdfast.connect(server.url, policy=policy)
-        assert server._server is not None
-        server._server.close()  # nobody answers any more, but the sessions are there
+        assert server._listener is not None
+        server._listener.close()  # nobody answers any more, but the sessions are there
         for wire in list(server._wires):
             wire.abort()
         with pytest.raises(SessionLost, match="no transport"):

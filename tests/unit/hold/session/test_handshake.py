@@ -9,7 +9,7 @@ from simulation.pair import Pair
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Why
 from holdfast.hold.session.states import State
-from holdfast.hold.wire.session_pb2 import UNKNOWN
+from holdfast.hold.wire.session_pb2 import GAP, UNKNOWN
 
 BOTH = pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
 
@@ -179,6 +179,47 @@ def test_a_session_that_was_away_too_long_says_what_had_arrived() -> None:
     pair.join().settle()
     assert pair.client.why is Why.EXPIRED
     assert pair.client.confirmed_bytes == 100
+
+
+def forgetful(sealed: bool, who: str) -> Pair:
+    """One end went back to an older state of itself, as a restored snapshot does; both are suspended."""
+    pair = Pair(sealed=sealed)
+    joined = pair.opened()
+    pair.server.write(b"x" * 100)
+    joined.settle()
+    assert pair.client.read(200) == b"x" * 100
+    pair.now_s += 1
+    joined.near.look(pair.now_s)
+    joined.settle()  # acknowledged, so the server has forgotten those bytes
+    joined.cut()
+    if who == "client":
+        pair.client.into.next -= 50
+    else:
+        pair.server.out._sent = pair.server.out.first = pair.server.out.end = 40
+    return pair
+
+
+@BOTH
+def test_a_gap_in_resume_ok_is_final(sealed: bool) -> None:
+    """The server proves that it has the session, and that it cannot send what the client lacks."""
+    pair = forgetful(sealed, "client")
+    joined = pair.join()
+    with pytest.raises(Violation, match="in RESUME_OK") as caught:
+        joined.settle()
+    assert caught.value.code is Code.GAP and joined.near.over
+    assert pair.client.state is State.LOST and pair.client.why is Why.GAP
+    # The client says no more there, and nothing has changed at the server.
+    assert joined.near.pull(1 << 16, pair.now_s) == []
+    assert (pair.server.state, pair.server.epoch, pair.server.generation) == (State.SUSPENDED, 1, 1)
+
+
+@BOTH
+def test_a_gap_in_resume_is_refused_for_good(sealed: bool) -> None:
+    pair = forgetful(sealed, "server")
+    joined = pair.join()
+    joined.settle()
+    assert joined.near.denied is not None and joined.near.denied.reason == GAP
+    assert pair.client.state is State.LOST and pair.client.why is Why.GAP
 
 
 def test_a_refusal_without_proof_ends_nothing() -> None:

@@ -11,7 +11,7 @@ from simulation.pair import Pair
 from holdfast.errors import UsageError
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session, Why
-from holdfast.hold.session.frames import OFFSET, PAIR, Kind
+from holdfast.hold.session.frames import OFFSET, PAIR, Kind, header
 from holdfast.hold.session.states import ENDED, FROM_PEER, TRANSITIONS, Event, State, diagram, following
 
 
@@ -71,7 +71,7 @@ def test_illegal_input_raises_and_changes_nothing(name: str) -> None:
     pair.server.into.limit = 300
     before = facts(pair.server)
     with pytest.raises(Violation) as caught:
-        joined.far.receive(joined.near._frame_of(kind, 1, payload), pair.now_s)
+        joined.far.receive(header(kind, 1, len(payload)) + payload, pair.now_s)
     assert caught.value.code is code
     assert facts(pair.server) == before
     joined.cut()

@@ -1,0 +1,160 @@
+"""One new transport for a session: every address in a race, handshakes included."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from itertools import cycle
+
+from holdfast.errors import HoldfastError
+from holdfast.hold.drivers.policy import SessionPolicy, now_s
+from holdfast.hold.drivers.wire import Wire
+from holdfast.hold.race import Address, Race
+from holdfast.hold.session import core
+from holdfast.hold.session.handshake import Channel
+from holdfast.hold.session.link import Link
+from holdfast.hold.transports.dial import Dialer
+
+REDIAL_S, MOST_AT_ONCE = 0.5, 6
+"""How long attempts have before another joins them, and how many there are at most."""
+
+
+class NotCarried(HoldfastError):
+    """One transport did not get to carry the session.
+
+    Attributes:
+        retry_after_s: how long the server asked to wait.
+    """
+
+    def __init__(self, why: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
+class Attempts:
+    """Whatever is tried to get one session carried by a new transport.
+
+    Attributes:
+        wires: those on which a handshake is under way or ended well; who is told of changes removes them.
+
+    Args:
+        dialer: how to reach the server.
+        policy: how long each may take.
+        session: to be carried.
+        ended: whether the session has ended, which nobody but the clock may have to say.
+        changed: told when anything happened to a wire.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        policy: SessionPolicy,
+        session: core.Session,
+        ended: Callable[[], bool],
+        changed: Callable[[Wire], object],
+    ) -> None:
+        self._dialer, self._policy, self._session = dialer, policy, session
+        self._ended, self._changed = ended, changed
+        self.wires: list[Wire] = []
+
+    async def carry(self) -> None:
+        """Make a new transport carry the session: every address in a race, handshakes included.
+
+        Raises:
+            OSError, HoldfastError: none did.
+        """
+        addresses = await self._dialer.addresses(self._policy.handshake_s)
+        race, again = Race(addresses), cycle(addresses)
+        running: set[asyncio.Task[None]] = set()
+        losses: list[BaseException] = []
+        try:
+            while not self._ended():
+                while (address := race.take(time.monotonic())) is not None:
+                    running.add(attempt := asyncio.create_task(self._try(address)))
+                    attempt.add_done_callback(_seen)
+                if not running:
+                    raise losses[-1] if losses else NotCarried("no address to dial")
+                wait_s = race.wait_s(time.monotonic())
+                done, running = await asyncio.wait(
+                    running,
+                    timeout=REDIAL_S if wait_s is None else wait_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    error = task.exception()
+                    if error is None:
+                        return
+                    losses.append(error)
+                    race.lost(error if isinstance(error, OSError) else OSError(str(error)))
+                if not done and wait_s is None and len(running) < MOST_AT_ONCE:
+                    # What was lost on the way is sent again ever later; a new one comes through at once.
+                    race = Race([next(again)])
+            raise NotCarried("the session ended before a transport carried it")
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def _open(self, address: Address, changed: Callable[[Wire], object]) -> tuple[Wire, Channel]:
+        async with asyncio.timeout(self._policy.handshake_s):
+            return await self._dialer.open(address, lambda: Wire(changed))
+
+    async def _try(self, address: Address) -> None:
+        """One address: dial, shake hands."""
+        one, policy = self._session, self._policy
+        settled = asyncio.Event()
+
+        def changed(wire: Wire) -> None:
+            settled.set()
+            self._changed(wire)
+
+        began_s = now_s()
+        opening = asyncio.create_task(self._open(address, changed))
+        try:
+            wire, channel = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # It lost the race. Uvloop 0.23 logs an error for each TLS handshake that is cancelled, so this
+            # one may come to its end.
+            opening.add_done_callback(_unwanted)
+            raise
+        except ssl.SSLError as error:
+            raise NotCarried(f"TLS: {error}") from error
+        wire.carry(Link(channel, began_s, handshake_s=policy.handshake_s, rhythm=one.terms.rhythm))
+        self.wires.append(wire)
+        if one.ended:
+            wire.give_up()
+            return
+        wire.link.open(one)
+        wire.flush()
+        try:
+            while one.link is not wire.link:
+                if wire.gone or wire.link.over or one.ended:
+                    raise _reason(wire)
+                settled.clear()
+                await settled.wait()
+        except BaseException:
+            wire.give_up()
+            raise
+
+
+def _seen(attempt: asyncio.Task[None]) -> None:
+    """An attempt that failed when another had won already is nobody's concern."""
+    if not attempt.cancelled():
+        attempt.exception()
+
+
+def _unwanted(opening: asyncio.Task[tuple[Wire, Channel]]) -> None:
+    """A transport that comes when another has won."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].abort()
+
+
+def _reason(wire: Wire) -> Exception:
+    denied = wire.link.denied
+    if denied is not None:
+        return NotCarried("the server refused the session", denied.retry_after_s)
+    if isinstance(wire.error, Exception):
+        return wire.error
+    return NotCarried("the transport ended, or its time was up, before the handshake did")

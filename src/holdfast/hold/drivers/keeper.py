@@ -1,0 +1,209 @@
+"""Keeps a client's session carried: a new transport whenever there is none, or the one there is in doubt."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from functools import lru_cache
+
+from holdfast.errors import GaveUp, HoldfastError, UsageError
+from holdfast.hold.drivers.attempts import Attempts
+from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
+from holdfast.hold.drivers.session import Session
+from holdfast.hold.drivers.wire import LOGGER, Wire
+from holdfast.hold.heartbeat import Life
+from holdfast.hold.retry import Budget
+from holdfast.hold.session import core
+from holdfast.hold.session.core import Why
+from holdfast.hold.session.states import Event, State
+from holdfast.hold.session.terms import Memory
+from holdfast.hold.transports.dial import Dialer
+from holdfast.hold.transports.target import Target
+from holdfast.policy import RetryBudget
+
+GLANCE_S = 0.1
+LINGER_S = 1.0
+"""How long the last words of a session that the application has left are tried to be said."""
+
+
+@lru_cache(maxsize=1024)
+def _budget(target: Target, rule: RetryBudget) -> Budget:
+    """One for all sessions with a target, also those that follow each other; the least used are forgotten."""
+    return Budget(rule)
+
+
+class Keeper:
+    """Keeps one session carried, from its first handshake to its end.
+
+    Args:
+        dialer: how to reach the server.
+        policy: how long and how often.
+        observer: told of what happens to the session.
+    """
+
+    def __init__(
+        self, dialer: Dialer, policy: SessionPolicy, observer: Observer | None, memory: Memory
+    ) -> None:
+        self._policy = policy
+        terms = policy.terms()
+        window = memory.first_window(terms.window_bytes)
+        if not window:
+            raise UsageError("The sessions of this process have all the memory that they may have.")
+        memory.enter(window)
+        self.session = Session(core.Session(terms, memory, window), observer)
+        self.session.leave = self.leave
+        self._attempts = Attempts(dialer, policy, self.session.core, self._expired, self._changed)
+        self._event = asyncio.Event()
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._losses: list[BaseException] = []
+        self._budget = _budget(dialer.target, policy.budget)
+        self._task = asyncio.create_task(self._keep(), name=f"session with {dialer.target}")
+
+    async def open(self, deadline: float) -> Session:
+        """Wait until the server has the session.
+
+        Raises:
+            GaveUp: nothing carried it in time, with the loss of each attempt.
+            SessionLost: the server refused it.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await asyncio.shield(self._opened)
+        except TimeoutError:
+            self.leave()
+            raise GaveUp(self._losses, "no transport carried the session in time") from None
+        except BaseException:
+            self.leave()
+            raise
+        return self.session
+
+    def leave(self) -> None:
+        """The application is done with it; the last words (CLOSE, RESET) may still have to be said."""
+        if self.session.state not in (State.CLOSING, State.RESETTING):
+            self._forget()
+            return
+        lingering = asyncio.get_running_loop().create_task(self._linger(), name="session leaves")
+        lingering.add_done_callback(lambda _: self._forget())  # even if the loop ends before
+
+    async def _linger(self) -> None:
+        one, end = self.session.core, time.monotonic() + LINGER_S
+        while not one.ended and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+
+    def _forget(self) -> None:
+        """Whether the server has heard or not: its transports and its share of the memory are free again."""
+        self._task.cancel()
+        for wire in list(self._attempts.wires):
+            wire.give_up()
+        self.session.core.lost(Event.EXPIRED, Why.EXPIRED)
+        self.session.changed()
+
+    # ---- what happens to its transports
+
+    def _changed(self, wire: Wire) -> None:
+        session, link = self.session, wire.link
+        if session.core.link is link and session.wire is not wire:
+            session.wire, session.peer = wire, wire.peer
+        elif session.wire is wire and session.core.link is not link:
+            session.wire = None
+        if wire.gone and wire in self._attempts.wires:
+            self._attempts.wires.remove(wire)
+        if session.core.state is not State.OPENING and not self._opened.done():
+            if session.core.state is State.LOST:
+                self._opened.set_exception(session.error())
+            else:
+                self._opened.set_result(None)
+        session.changed()
+        if session.core.ended and not session.core.into.held_bytes:
+            for other in [one for one in self._attempts.wires if not one.gone]:
+                asyncio.get_running_loop().call_soon(other.give_up)
+        if self._needs_transport or session.core.ended:
+            self._event.set()
+
+    @property
+    def _needs_transport(self) -> bool:
+        one = self.session.core
+        if one.ended:
+            return False
+        if one.link is None:
+            return True
+        if one.link.goaway_s is not None:
+            return True
+        return one.link.life is Life.SUSPECT
+
+    async def _keep(self) -> None:
+        one, backoff = self.session.core, self._policy.backoff
+        failures, carried_s = 0, time.monotonic()
+        while not one.ended:
+            if not self._needs_transport:
+                self._event.clear()
+                await self._event.wait()
+                continue
+            if one.link is not None and one.link.goaway_s:
+                await self._while_carried(one.link.goaway_s * (0.5 + random.random() / 2))
+            if time.monotonic() - carried_s >= backoff.stable_s:
+                failures = 0
+            # One that is accepted and dropped at once counts as a failure: no flood against a sick server.
+            failures += 1
+            if failures > 2:
+                await self._pause(backoff.delay_s(failures - 2, random.random()))
+            self._budget.request(time.monotonic())
+            if not await self._carried():
+                return
+            carried_s = time.monotonic()
+
+    async def _carried(self) -> bool:
+        """Try until a transport carries the session; False: it has ended."""
+        failures = 0
+        while self._needs_transport:
+            try:
+                await self._attempts.carry()
+                break  # if it is lost again already, that is counted where we came from
+            except UsageError as error:
+                if not self._opened.done():
+                    self._opened.set_exception(error)
+                return False
+            except (OSError, HoldfastError, TimeoutError) as error:
+                failures += 1
+                del self._losses[:-15]
+                self._losses.append(error)
+                if await self._give_up_or_wait(failures):
+                    return False
+        return not self.session.core.ended
+
+    async def _give_up_or_wait(self, failures: int) -> bool:
+        """After a failed attempt; True: the session has ended."""
+        LOGGER.debug("no transport for the session: %s", self._losses[-1])
+        if self._expired():
+            return True
+        asked_s = getattr(self._losses[-1], "retry_after_s", 0.0)
+        await self._pause(asked_s + self._policy.backoff.delay_s(failures, random.random()))
+        while not self._expired() and not self._budget.retry(time.monotonic()):
+            await self._pause(0.2 + random.random() / 5)
+        return self.session.core.ended
+
+    def _expired(self) -> bool:
+        """Whether it has ended, which nobody but the clock may have to say."""
+        one = self.session.core
+        one.look(now_s())
+        if one.ended:
+            self.session.changed()
+        return one.ended
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past the session's end, however long the server or the policy would like."""
+        one = self.session.core
+        if one.suspended_s is not None:
+            seconds = min(seconds, max(0.0, one.suspended_s + one.keep_s - now_s()))
+        await asyncio.sleep(seconds)
+
+    async def _while_carried(self, seconds: float) -> None:
+        """Sleep, but not past the end of what carries the session now."""
+        link, end = self.session.core.link, time.monotonic() + seconds
+        while self.session.core.link is link and link is not None and link.life is Life.ALIVE:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(left_s, GLANCE_S))

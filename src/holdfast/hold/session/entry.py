@@ -1,0 +1,113 @@
+"""How sessions come onto one transport: every handshake on it; the first proves the transport too."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections import deque
+
+from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.core import Session
+from holdfast.hold.session.frames import UNPROVEN_BYTES, Buffer, Parser
+from holdfast.hold.session.handshake import Channel, Said
+from holdfast.hold.session.host import Host
+from holdfast.hold.session.initiator import Initiator
+from holdfast.hold.session.keys import Seal, Secrets
+from holdfast.hold.session.outbox import Outbox
+from holdfast.hold.session.responder import Responder
+
+MOST_HANDSHAKES = 16
+"""How many handshakes may be under way on one transport."""
+
+
+class Entry:
+    """The handshakes that are under way on a transport; frames are sealed from the first one on.
+
+    Attributes:
+        proven: both ends have proven themselves once.
+
+    Args:
+        channel: what the transport is.
+        host: the server's sessions; None at the client.
+        outbox, parser: of the transport.
+    """
+
+    def __init__(self, channel: Channel, host: Host | None, outbox: Outbox, parser: Parser) -> None:
+        self._channel, self._host, self._outbox, self._parser = channel, host, outbox, parser
+        self._under_way: dict[int, Initiator | Responder] = {}
+        self._later: deque[Session] = deque()  # sessions to open once the transport is proven
+        self._last_handle = 0
+        self._seal_next: Seal | None = None  # a server's, from the client's confirmation on
+        self.proven = False
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def open(self, session: Session) -> None:
+        """Begin a handshake (client). The first one proves the transport; what follows waits for that."""
+        if not self.proven and self._under_way:
+            self._later.append(session)
+            return
+        self._last_handle += 1
+        initiator = Initiator(self._channel, session)
+        self._under_way[self._last_handle] = initiator
+        self._say(self._last_handle, initiator.first())
+
+    def receive(self, kind: int, handle: int, payload: Buffer, now_s: float) -> Initiator | Responder | None:
+        """A frame of a handshake; gives the end of it that has finished with that, well or badly.
+
+        Raises:
+            Violation: it has no place here, or a proof is wrong.
+        """
+        if len(payload) > UNPROVEN_BYTES:
+            raise Violation(Code.TOO_LARGE, "a handshake")
+        one = self._under_way.get(handle) or self._asked(handle)
+        if isinstance(one, Initiator):
+            said = one.receive(kind, payload)
+            if one.agreed is not None:  # the confirmation is the first frame that is sealed
+                self._seal_client(one.agreed.secrets)
+            self._say(handle, said)
+            finished = one.agreed is not None or one.denied is not None
+        else:
+            self._say(handle, one.receive(kind, payload, now_s))
+            if one.agreed is not None and self._seal_next is not None:
+                self._outbox.seal, self._seal_next = self._seal_next, None
+            elif one.secrets is not None:
+                self._seal_server(one.secrets)
+            finished = one.agreed is not None or one.over
+        if not finished:
+            return None
+        del self._under_way[handle]
+        if one.agreed is not None:
+            self.proven = True
+            while self._later:
+                self.open(self._later.popleft())
+        return one
+
+    def clear(self) -> None:
+        """The transport is gone, and with it what was under way."""
+        self._under_way.clear()
+        self._later.clear()
+
+    def _asked(self, handle: int) -> Responder:
+        if self._host is None or handle <= self._last_handle:  # none is used twice
+            raise Violation(Code.OUT_OF_PLACE, f"a handshake on handle {handle}")
+        if len(self._under_way) >= (MOST_HANDSHAKES if self.proven else 1):
+            raise Violation(Code.TOO_MANY)
+        self._last_handle = handle
+        responder = self._under_way[handle] = Responder(self._channel, self._host)
+        return responder
+
+    def _say(self, handle: int, said: Said) -> None:
+        for kind, payload in said:
+            self._outbox.put(kind, handle, payload)
+
+    def _seal_client(self, secrets: Secrets) -> None:
+        if self._channel.sealed and not self.proven:
+            self._outbox.seal = Seal(secrets.client_traffic)
+            self._parser.open = Seal(secrets.server_traffic).open
+
+    def _seal_server(self, secrets: Secrets) -> None:
+        """What the client says from its confirmation on is sealed; what we say, once it has confirmed."""
+        if self._channel.sealed and not self.proven:
+            self._parser.open = Seal(secrets.client_traffic).open
+            self._seal_next = Seal(secrets.server_traffic)

@@ -1,0 +1,75 @@
+"""Frames on their way out of one transport, sealed where nothing below seals them."""
+
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from holdfast.hold.session.allowance import Allowance
+from holdfast.hold.session.core import Session
+from holdfast.hold.session.frames import DATA_HEADER, HEADER, OFFSET, Buffer, Kind
+from holdfast.hold.session.keys import Seal
+from holdfast.hold.session.states import State
+from holdfast.hold.wire.session_pb2 import Reset
+
+
+class Outbox:
+    """Frames in the order in which they go out, which is that in which they were put.
+
+    Attributes:
+        seal: what seals each frame from now on; None: they go as they are.
+    """
+
+    __slots__ = ("_frames", "seal")
+
+    def __init__(self) -> None:
+        self._frames: list[Buffer] = []
+        self.seal: Seal | None = None
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, kind: int, handle: int, payload: bytes) -> None:
+        """One frame."""
+        if self.seal is not None:
+            self._frames.append(self.seal.close(kind, handle, payload))
+        else:
+            self._frames.append(HEADER.pack(kind, 0, 0, handle, len(payload)) + payload)
+
+    def put_data(self, handle: int, offset: int, pieces: list[Buffer], size: int) -> None:
+        """One frame of DATA. Unsealed, what the application gave is not copied."""
+        if self.seal is None:
+            self._frames.append(DATA_HEADER.pack(Kind.DATA, 0, 0, handle, size + OFFSET.size, offset))
+            self._frames.extend(pieces)
+        else:
+            payload = b"".join((OFFSET.pack(offset), *pieces))
+            self._frames.append(self.seal.close(Kind.DATA, handle, payload))
+
+    def put_all(self, handle: int, session: Session, room: int, allowance: Allowance) -> int:
+        """Whatever a session has to send, DATA at most ``room``; gives how much DATA that was."""
+        if session.ended:  # on another transport, while this one seemed alive
+            return 0
+        if session.state is State.RESETTING:
+            if session.say_now:
+                session.say_now = False
+                self.put(Kind.RESET, handle, Reset(code=session.code or 0).SerializeToString())
+            return 0
+        out, sent = session.out, 0
+        if out.cursor == out.last and not session.say_now:
+            return 0
+        largest = min(session.terms.frame_bytes, session.peer_frame_bytes)
+        room = min(room, allowance.left)
+        while sent < room and (size := min(out.sendable(), largest, room - sent)):
+            offset = out.cursor
+            self.put_data(handle, offset, out.take(size), size)
+            sent += size
+        allowance.went += sent
+        if out.fin_due:
+            self.put(Kind.FIN, handle, OFFSET.pack(out.take_fin()))
+        if session.state is State.CLOSING and session.say_now:
+            session.say_now = False
+            self.put(Kind.CLOSE, handle, b"")
+        return sent
+
+    def take(self) -> list[Buffer]:
+        """All of them; they are forgotten here."""
+        frames, self._frames = self._frames, []
+        return frames

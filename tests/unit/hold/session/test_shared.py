@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many sessions on one transport: each has its credit, the transport has its own, and no byte is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from simulation.pair import TERMS, Joined, Pair
+from simulation.shared import Shared
+
+from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.core import Session
+from holdfast.hold.session.frames import DATA_HEADER, PAIR, Kind, header
+from holdfast.hold.session.states import State
+
+SMALL = replace(TERMS, transport_bytes=1000)
+
+
+def opened(pair: Pair, count: int) -> tuple[Joined, list[Session]]:
+    """A transport with so many sessions."""
+    joined, sessions = Joined(pair, None), [pair.session(SMALL) for _ in range(count)]
+    for session in sessions:
+        joined.near.open(session)
+    joined.settle()
+    return joined, sessions
+
+
+def test_no_byte_is_lost_and_no_more_waits_than_was_allowed() -> None:
+    worlds = [Shared(seed).run() for seed in range(200)]
+    assert sum(world.resumes for world in worlds) > 200
+    assert sum(world.waited for world in worlds) > 1000
+
+
+def test_a_transport_brings_no_more_than_its_own_credit() -> None:
+    pair = Pair(terms=SMALL)
+    joined, sessions = opened(pair, 3)
+    for session in sessions:
+        session.write(b"x" * 900)
+    joined.settle()
+    waiting = [session.into.held_bytes for session in pair.met]
+    assert sum(waiting) == 1000 and sum(one.out.sendable() for one in sessions) == 1700
+
+
+def test_what_is_taken_is_granted_again_to_whichever_session() -> None:
+    """Each reads less than a quarter of its own window, so only the transport has something to grant."""
+    pair = Pair(terms=SMALL)
+    joined, sessions = opened(pair, 3)
+    for session in sessions:
+        session.write(b"x" * 900)
+        session.finish()
+    joined.settle()
+    got = 0
+    for _ in range(200):
+        for session in pair.met:
+            got += len(session.read(10))
+            if session.ack_now:  # the driver sends on that alone
+                joined.settle()
+    assert got == 2700
+
+
+def test_more_than_was_allowed_ends_the_transport() -> None:
+    pair = Pair(sealed=False, terms=SMALL)
+    joined, _ = opened(pair, 2)
+    for handle in (1, 2):
+        frame = DATA_HEADER.pack(Kind.DATA, 0, 0, handle, 8 + 500, 0) + b"x" * 500
+        joined.far.receive(frame, pair.now_s)
+    with pytest.raises(Violation) as caught:
+        joined.far.receive(DATA_HEADER.pack(Kind.DATA, 0, 0, 1, 8 + 1, 500) + b"x", pair.now_s)
+    assert caught.value.code is Code.OVER_CREDIT and joined.far.over
+
+
+def test_what_was_never_sent_cannot_be_confirmed() -> None:
+    pair = Pair(sealed=False, terms=SMALL)
+    joined, _ = opened(pair, 1)
+    with pytest.raises(Violation) as caught:
+        joined.near.receive(header(Kind.ACK, 0, PAIR.size) + PAIR.pack(1, 5000), pair.now_s)
+    assert caught.value.code is Code.BAD_ACK
+
+
+def test_a_handle_is_never_used_twice() -> None:
+    pair = Pair(sealed=False)
+    joined = pair.opened()
+    again = Pair(seed=5, sealed=False).join()
+    with pytest.raises(Violation) as caught:
+        joined.far.receive(b"".join(again.near.pull(1 << 16, pair.now_s)), pair.now_s)
+    assert caught.value.code is Code.OUT_OF_PLACE
+
+
+def test_a_session_that_is_reset_leaves_the_others_alone() -> None:
+    pair = Pair(terms=SMALL)
+    joined, sessions = opened(pair, 3)
+    sessions[1].write(b"y" * 900)
+    joined.settle()
+    sessions[1].abort(Code.ABORTED, pair.now_s)
+    joined.settle()
+    assert [session.state for session in sessions] == [State.OPEN, State.RESET, State.OPEN]
+    # What waited of it holds up nobody: the others have the whole transport.
+    sessions[0].write(b"z" * 1000)
+    joined.settle()
+    assert pair.met[0].into.held_bytes == 1000
