@@ -338,6 +338,36 @@ def test_writing_after_ones_own_end_is_told_and_receiving_goes_on(pair: Pair) ->
     assert pair.near.recv_exactly(6) == b"answer"
 
 
+def counted(pair: Pair) -> tuple[int, int, int]:
+    """What a reset says of the bytes that were sent: so many arrived, may have arrived, did not."""
+    reset(pair.far)
+    with pytest.raises(ConnectionReset) as caught:
+        pair.near.recv(1)
+    error = caught.value
+    assert error.acked_bytes is not None
+    assert error.unacked_bytes is not None
+    assert error.unsent_bytes is not None
+    return error.acked_bytes, error.unacked_bytes, error.unsent_bytes
+
+
+@only([name for name in PLAIN if "unix" not in name])
+def test_the_end_that_was_sent_is_not_counted_among_the_bytes_at_risk(pair: Pair) -> None:
+    """The kernel counts a FIN as one, until it is acknowledged."""
+    pair.near.sendall(b"request")
+    pair.near.shutdown_write()
+    assert counted(pair) in ((7, 0, 0), (0, 7, 0))  # all in one segment
+
+
+@only(["tcp", "tcp portable"])  # asyncio keeps the FIN, and the rest, until the kernel has room
+@pytest.mark.parametrize("shut", [False, True])
+def test_every_byte_of_a_lost_connection_is_counted_once(pair: Pair, shut: bool) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        pair.near.sendall(BIG, deadline=soon())
+    if shut:
+        pair.near.shutdown_write()
+    assert sum(counted(pair)) == caught.value.sent_bytes
+
+
 def test_a_closed_end_is_not_used_again(pair: Pair) -> None:
     pair.near.close()
     calls: list[Any] = [lambda: pair.near.recv(1), lambda: pair.near.sendall(b"x")]

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from errno import (
     ECONNABORTED,
@@ -131,6 +131,15 @@ class Figures:
         if info is None or info.bytes_sent is None or info.bytes_retrans is None:
             return None
         return max(0, info.bytes_sent - info.bytes_retrans - (self.unacked_bytes or 0))
+
+    def without_fin(self) -> Figures:
+        """The same after a FIN of this end, which the kernel counts as a byte until it is acknowledged."""
+        # It comes after all payload, so it is unsent if anything is, and unacknowledged if anything is.
+        if self.unsent_bytes:
+            return replace(self, unsent_bytes=self.unsent_bytes - 1)
+        if self.unacked_bytes:
+            return replace(self, unacked_bytes=self.unacked_bytes - 1)
+        return self
 
     @property
     def idle_s(self) -> float | None:

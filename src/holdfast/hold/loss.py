@@ -145,6 +145,8 @@ def conclude(
     figures = read_figures(sock)
     verdict = classify(error.errno, phase or figures.phase, figures)
     assert verdict is not None  # phase and figures choose between causes, never whether there is one
+    if phase is Phase.CLOSED_HERE:
+        figures = figures.without_fin()
     facts = Loss(
         errno=error.errno,
         cause=verdict.cause,

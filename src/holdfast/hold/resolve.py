@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from holdfast.hold.forks import mended_in_child
 from holdfast.hold.race import Address
 
 Lookup = Callable[..., Sequence[tuple[int, int, int, str, Any]]]
@@ -32,6 +32,7 @@ class Resolver:
     def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
         self._lookup = lookup
         self.forget()
+        mended_in_child(self, Resolver.forget)
 
     def forget(self) -> None:
         """Start anew: a forked child has neither the threads nor, perhaps, the lock of its parent."""
@@ -42,7 +43,8 @@ class Resolver:
         """The addresses of ``host`` in the order to prefer (RFC 6724), each once.
 
         Raises:
-            socket.gaierror: the name has no address, or (EAI_AGAIN) no answer came in time.
+            socket.gaierror: the name has no address, or (EAI_AGAIN) no answer came in time, or no
+                thread could be started to ask.
         """
         known = self._literal(host, port)
         if known is not None:
@@ -84,9 +86,14 @@ class Resolver:
             # From here on nobody who stops waiting can cancel it for the others.
             answer.set_running_or_notify_cancel()
             self._running[host, port] = answer
-        threading.Thread(
+        thread = threading.Thread(
             target=self._work, args=(host, port, answer), name=f"resolve {host}", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # a limit on threads; the next lookup of this name tries again
+            self._done(host, port, answer)
+            answer.set_exception(socket.gaierror(socket.EAI_AGAIN, f"No lookup was possible ({error})"))
         return answer
 
     def _work(self, host: str, port: int, answer: Future[list[Address]]) -> None:
@@ -115,5 +122,3 @@ def _too_late(timeout_s: float) -> socket.gaierror:
 
 RESOLVER = Resolver()
 """What :mod:`holdfast.hold.dial` uses by default."""
-
-os.register_at_fork(after_in_child=RESOLVER.forget)

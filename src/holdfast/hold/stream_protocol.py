@@ -195,7 +195,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self.inbox.add(count)
             self._bytes_received += count
             self._receives += 1
-        phase = Phase.CLOSED_HERE if self._shut else Phase.PEER_CLOSED if self.ended else Phase.OPEN
+        # FIN leaves after all else: while the transport is full it has not.
+        sent_fin = self._shut and not self.full
+        phase = Phase.CLOSED_HERE if sent_fin else Phase.PEER_CLOSED if self.ended else Phase.OPEN
         self.error = self.error or self._lost(exc, phase)
 
     def _lost(self, error: OSError, phase: Phase, sent_bytes: int = 0) -> ConnectionLost | None:

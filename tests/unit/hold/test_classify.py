@@ -93,6 +93,15 @@ def test_acknowledged_bytes_do_not_count_the_syn_nor_resending() -> None:
     assert Figures().acked_bytes is None
 
 
+@pytest.mark.parametrize(("unsent", "unacked", "left"), [(9, 5, (8, 5)), (0, 5, (0, 4)), (0, 0, (0, 0))])
+def test_a_fin_is_the_last_that_is_unsent_or_unacknowledged(
+    unsent: int, unacked: int, left: tuple[int, int]
+) -> None:
+    figures = Figures(unsent_bytes=unsent, unacked_bytes=unacked).without_fin()
+    assert (figures.unsent_bytes, figures.unacked_bytes) == left
+    assert Figures().without_fin() == Figures()
+
+
 def test_idle_is_since_either_end_spoke() -> None:
     assert Figures(TcpInfo(last_data_sent_ms=5000, last_data_recv_ms=2500)).idle_s == 2.5
     assert Figures(TcpInfo()).idle_s is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from unit.hold.held import Pair, held_pair, soon
 
 from holdfast.errors import Cancelled, ConnectionReset, DeadlineExceeded
 from holdfast.hold import log
+from holdfast.hold.race import Address
+from holdfast.hold.resolve import Resolver
 
 
 @pytest.fixture
@@ -110,3 +113,24 @@ def test_a_thread_that_logs_at_the_fork_stops_no_log_of_the_child(pair: Pair) ->
         thread.start()
         thread.join(10)
     assert ended(pids[0])
+
+
+def test_a_resolver_of_the_child_does_not_wait_for_threads_of_its_parent() -> None:
+    answer = threading.Event()
+
+    def lookup(host: str, port: int, **how: int) -> list[tuple[object, ...]]:
+        if "flags" in how:
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        answer.wait(10)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    resolver = Resolver(lookup)  # type: ignore[arg-type]
+    with pytest.raises(socket.gaierror):
+        resolver.resolve("db", 80, 0.001)
+
+    def ask() -> None:
+        answer.set()
+        assert resolver.resolve("db", 80, 4) == [Address(socket.AF_INET, ("10.0.0.1", 80))]
+
+    assert ended(child(ask))
+    answer.set()

@@ -138,20 +138,19 @@ def test_a_task_that_stops_waiting_leaves_the_answer_to_others() -> None:
     assert (asyncio.run(run()), server.names) == (ADDRESSES, ["db"])
 
 
-def test_a_forked_child_does_not_wait_for_the_threads_of_its_parent() -> None:
-    stuck = NameServer()
-    answers = iter([stuck, lambda *where, **how: FOUND])
+def test_a_name_that_no_thread_could_ask_for_is_asked_for_again(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = NameServer()
+    server.answer.set()
+    resolver = Resolver(server)
 
-    def lookup(host: str, port: int, **how: int) -> Sequence[tuple[Any, ...]]:
-        if "flags" in how:
-            return socket.getaddrinfo(host, port, **how)
-        answer: Any = next(answers)
-        found: Sequence[tuple[Any, ...]] = answer(host, port, **how)
-        return found
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
-    resolver = Resolver(lookup)
-    with pytest.raises(socket.gaierror):
-        resolver.resolve("db", 80, 0.001)
-    resolver.forget()
-    assert resolver.resolve("db", 80, WAIT_S) == ADDRESSES
-    stuck.answer.set()
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refused)
+        with pytest.raises(socket.gaierror, match="can't start new thread") as caught:
+            ask(resolver, "db", 0.5)
+    assert caught.value.errno == socket.EAI_AGAIN
+    assert ask(resolver, "db", 0.5) == ADDRESSES
