@@ -9,7 +9,7 @@ from holdfast.causes import MPTCP_CODES, Trigger
 from holdfast.events import Evidence
 from holdfast.watch.capture.flow import ACK
 from holdfast.watch.diagnose.by_end import by_end
-from holdfast.watch.diagnose.case import Case
+from holdfast.watch.diagnose.case import Case, is_copy
 from holdfast.watch.diagnose.finding import Finding, by_mptcp, concluded, gave_up_waiting
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
 from holdfast.watch.diagnose.serial import ahead
@@ -96,6 +96,11 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
             return concluded(
                 "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
             )
+        if case.seen_once and _stopped_here(case):
+            fact = "neither it nor the segment that it answers was captured twice: a rule here rejected that"
+            return concluded(
+                "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
+            )
         if _swallowed(case) and talks_on(case) is not None:
             fact = "bare RST that answers the segment before it, while that end goes on: a rule did it"
             return concluded(
@@ -107,6 +112,12 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
         fact = f"signs add up to {points}: too many for that end, too few to accuse somebody else"
         return concluded("unrecognised_sender", case, fact, 0, sender="unknown")
     return None
+
+
+def _stopped_here(case: Case) -> bool:
+    """Whether the segment that the RST answers has no copy either, though all others have one."""
+    trigger = case.trigger
+    return trigger is not None and sum(is_copy(one, trigger) for one in case.flow.packets) == 1
 
 
 def _swallowed(case: Case) -> bool:
