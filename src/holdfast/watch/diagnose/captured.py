@@ -92,7 +92,8 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
             and (points < INJECTED_SCORE or _swallowed(case))
         ):
             way = "nearer" if far > 0 else "farther"
-            fact = f"bare RST that answers the segment before it, from {abs(far)} hops {way} than that end"
+            hops = f"{abs(far)} hop{'' if abs(far) == 1 else 's'} {way}"
+            fact = f"bare RST that answers the segment before it, from {hops} than that end"
             return concluded(
                 "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
             )
