@@ -803,7 +803,7 @@ _RECEIVED = (
         "The host of {peer} did not know the connection that {who} was using, which lost {bytes}.",
         (
             "Check whether the peer restarted, timed out earlier, or closed first; keep idle limits "
-            "shorter here than there.",
+            "shorter on this side than at the peer.",
             "Check load balancers and address translation that may have moved the flow.",
         ),
         why="The RST has the shape that Linux gives to answers for segments without a connection: no "

@@ -103,6 +103,7 @@ def test_filters(terms: list[str], causes: list[str]) -> None:
         (["--html", INJECTED], "would overwrite"),
         (["--vantage", RACE, "--extract", RACE], "would overwrite"),
         (["--html", str(LAB)], "cannot be written"),
+        (["--vantage", str(LAB / ".." / "lab" / "injected.client.pcap")], "cannot testify for itself"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: list[str], words: str) -> None:
@@ -136,10 +137,14 @@ def test_standard_input_will_do() -> None:
     with Path(INJECTED).open("rb") as file:
         done = holdfast("explain", "-", "--json", stdin=file)
     assert json.loads(done.out)["cause"] == "injected"
+    with Path(INJECTED).open("rb") as file:
+        assert "  standard input: 20" in holdfast("explain", "-", stdin=file).out
 
 
 def test_a_second_vantage_is_proof() -> None:
+    assert "Capture at the server as well" in " ".join(explain(INJECTED).out.split())
     done = explain(INJECTED, "--vantage", str(LAB / "injected.server.pcap"))
+    assert "Capture at the server as well" not in " ".join(done.out.split())  # it has been
     assert "+10" in done.out and "it was never sent" in " ".join(done.out.split())
 
 

@@ -107,6 +107,9 @@ def command(
         raise UsageError("--html - puts the page on standard output, where --json, --csv and --live write.")
     if [*files, *vantages].count("-") > 1:
         raise UsageError("standard input can be read once only.")
+    for name in vantages:
+        if _is_one_of(name, files):
+            raise UsageError(f"{name} is explained and a vantage too: it cannot testify for itself.")
     wants = chooser(terms)
     if extracted is not None and "-" in files:
         raise UsageError("--extract reads the capture a second time, which standard input cannot be.")
@@ -147,10 +150,15 @@ def command(
 def _check_target(option: str, name: str, read: Sequence[str]) -> None:
     """Before hours of reading: what is written is not what is read, and can be written."""
     target = Path(name)
-    if target.exists() and any(Path(one).exists() and target.samefile(one) for one in read):
+    if _is_one_of(name, read):
         raise UsageError(f"{option} would overwrite {name}, which is being read.")
     if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
         raise UsageError(f"{name} cannot be written: choose another place for {option}.")
+
+
+def _is_one_of(name: str, others: Sequence[str]) -> bool:
+    """Whether one of them is the same file, under whatever name."""
+    return Path(name).exists() and any(Path(one).exists() and Path(name).samefile(one) for one in others)
 
 
 def _listen(interface: str, show: Callable[[Explained], None]) -> tuple[Told, bool]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,32 @@ def test_the_sender_is_right_or_unverifiable(capture: Path) -> None:
     for one in Explaining([[str(capture)]]).run().found:
         if parts(capture) not in ANOTHER_RST:
             assert one.sender in (LABELS[parts(capture)[0]]["sender"], "unknown")
+
+
+def merged(captures: Iterable[Path]) -> bytes:
+    """One file with the packets of several, in the order of time, as mergecap makes it."""
+    head, records = b"", []
+    for capture in captures:
+        data = capture.read_bytes()
+        head, at = data[:24], 24
+        while at < len(data):
+            seconds, ns, size, _ = struct.unpack_from("<4I", data, at)
+            records.append((seconds, ns, data[at : at + 16 + size]))
+            at += 16 + size
+    return head + b"".join(record for _, _, record in sorted(records, key=lambda one: one[:2]))
+
+
+@pytest.mark.parametrize("places", [("client", "server"), ("client", "router"), ("router", "server")])
+def test_places_that_were_merged_into_one_file_accuse_nobody_wrongly(
+    places: tuple[str, str], tmp_path: Path
+) -> None:
+    wrong = []
+    for scenario, label in LABELS.items():
+        captures = [FOLDER / f"{scenario}.{place}.pcap" for place in places]
+        (tmp_path / "merged.pcap").write_bytes(merged(one for one in captures if one.exists()))
+        found = Explaining([[str(tmp_path / "merged.pcap")]]).run().found
+        wrong += [scenario for one in found if one.sender not in (label["sender"], "unknown")]
+    assert wrong == []
 
 
 def test_every_scenario_has_a_row_and_a_capture() -> None:

@@ -94,6 +94,8 @@ def _who_refuses(one: Judged, ttls: Ttls) -> Judged:
     low, high = span
     usual = f"{low}" if low == high else f"{low} to {high}"
     if low <= one.rst_ttl <= high:
+        if low < high and one.copy_ttls != span:
+            return one  # some box between its ways, or the place of the capture, may have such a TTL as well
         fact = f"TTL {one.rst_ttl}, as in other connections of that server ({usual}): its host refused"
         return told(one, "connection_refused", "server", fact, 2)
     if low == high and one.answers and from_nearer(one.rst_ttl - high):

@@ -9,7 +9,7 @@ from holdfast.causes import MPTCP_CODES, Trigger
 from holdfast.events import Evidence
 from holdfast.watch.capture.flow import ACK
 from holdfast.watch.diagnose.by_end import by_end
-from holdfast.watch.diagnose.case import Case
+from holdfast.watch.diagnose.case import Case, is_copy
 from holdfast.watch.diagnose.finding import Finding, by_mptcp, concluded, gave_up_waiting
 from holdfast.watch.diagnose.received import INJECTED_SCORE, SUSPECT_SCORE
 from holdfast.watch.diagnose.serial import ahead
@@ -92,7 +92,13 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
             and (points < INJECTED_SCORE or _swallowed(case))
         ):
             way = "nearer" if far > 0 else "farther"
-            fact = f"bare RST that answers the segment before it, from {abs(far)} hops {way} than that end"
+            hops = f"{abs(far)} hop{'' if abs(far) == 1 else 's'} {way}"
+            fact = f"bare RST that answers the segment before it, from {hops} than that end"
+            return concluded(
+                "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
+            )
+        if case.seen_once and _stopped_here(case):
+            fact = "neither it nor the segment that it answers was captured twice: a rule here rejected that"
             return concluded(
                 "path_firewall_reject", case, fact, 3, sender="path", trigger=Trigger.PASSIVE, marks=marks
             )
@@ -107,6 +113,12 @@ def _on_path(case: Case, found: Sequence[Sign], points: int) -> Finding | None:
         fact = f"signs add up to {points}: too many for that end, too few to accuse somebody else"
         return concluded("unrecognised_sender", case, fact, 0, sender="unknown")
     return None
+
+
+def _stopped_here(case: Case) -> bool:
+    """Whether the segment that the RST answers has no copy either, though all others have one."""
+    trigger = case.trigger
+    return trigger is not None and sum(is_copy(one, trigger) for one in case.flow.packets) == 1
 
 
 def _swallowed(case: Case) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from itertools import filterfalse
 from operator import attrgetter
 
@@ -29,7 +28,7 @@ class Case:
 
     Attributes:
         flow, rst: as the capture gives them. packet: the segment itself.
-        ttls: of every copy of the RST.
+        ttls: of the RST and each of its copies.
         before, after: segments around it in the order of the capture, copies left out.
         said, heard: of those before it, the claimed sender's and the receiver's, RSTs aside; said_later,
             heard_later: of those after it.
@@ -52,7 +51,7 @@ class Case:
     )
 
     def __init__(
-        self, flow: Flow, rst: Rst, ttls: AbstractSet[int], packets: Sequence[Packet], alike: Sequence[Rst]
+        self, flow: Flow, rst: Rst, ttls: Sequence[int], packets: Sequence[Packet], alike: Sequence[Rst]
     ) -> None:
         self.flow, self.rst, self.packet = flow, rst, rst.packet
         self.ttls, self.alike = ttls, alike
@@ -94,6 +93,18 @@ class Case:
         return bool(rst.flags & ACK) and rst.seq == 0 and rst.ack == trigger.after
 
     @property
+    def seen_once(self) -> bool:
+        """Whether it has no copy, though the capture has one of every segment, as ``-i any`` on a router.
+
+        Then it began, or ended, between the two places. The segment that it answers may have no copy either.
+        """
+        copies = self.sent.duplicates + self.received.duplicates
+        if not copies or len(self.ttls) > 1:
+            return False
+        plain = self.sent.packets - self.sent.rsts + self.received.packets - self.received.rsts
+        return copies * 2 + 1 >= plain >= 5
+
+    @property
     def sender_rtt_ns(self) -> int | None:
         """From this vantage to the claimed sender and back, as the handshake shows it."""
         flow = self.flow
@@ -130,13 +141,13 @@ def round_trip_ns(flow: Flow) -> int | None:
 def cases(flow: Flow) -> list[Case]:
     """Every RST of a connection that is described in detail, copies left out."""
     packets = without_copies(flow.packets)
-    kept: list[tuple[Rst, set[int]]] = []
+    kept: list[tuple[Rst, list[int]]] = []
     for rst in flow.rsts:
         original = next((ttls for earlier, ttls in kept if is_copy(rst.packet, earlier.packet)), None)
         if original is None:
-            kept.append((rst, {rst.packet.ttl}))
+            kept.append((rst, [rst.packet.ttl]))
         else:
-            original.add(rst.packet.ttl)
+            original.append(rst.packet.ttl)
     by_side: dict[bool, list[Rst]] = {True: [], False: []}
     for rst, _ in kept:
         by_side[rst.packet.from_client].append(rst)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2s
@@ -159,7 +160,12 @@ class Explained(NamedTuple):
     @property
     def remedy(self) -> tuple[str, ...]:
         """What to do, in imperative sentences."""
-        return CAUSES[self.cause].remedy
+        return tuple(map(self._beside, CAUSES[self.cause].remedy))
+
+    @property
+    def why(self) -> str:
+        """What usually leads to it; empty if nothing does."""
+        return self._beside(CAUSES[self.cause].why)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -169,18 +175,28 @@ class Explained(NamedTuple):
     @property
     def sentence(self) -> str:
         """The cause as one plain sentence about this connection."""
-        row = CAUSES[self.cause]
-        # Rows about a RST that was sent tell of its sender, the others of who suffers it.
-        teller = self.claimed if row.family is Family.SENT else other(self.claimed)
+        teller = self._teller
         names = {"client": f"client {self.client}", "server": f"server {self.server}"}
-        said = row.describe(names[teller], names[other(teller)], str(self.end(teller)), self.lost)
-        # The table speaks from a host of its own; a capture stands beside both.
+        said = CAUSES[self.cause].describe(
+            names[teller], names[other(teller)], str(self.end(teller)), self.lost
+        )
         host = f"host of {names[teller]}"
         said = said.replace("This host's own firewall", f"A firewall on the {host}")
         said = said.replace("This host", f"The {host}").replace("this host", f"the {host}")
+        said = self._beside(said)
         if self.sender == "unknown" and self.cause not in _ACCUSE_NOBODY:
             said += " Or so that RST claims: who sent it cannot be told from here."
         return said[0].upper() + said[1:]
+
+    @property
+    def _teller(self) -> Side:
+        """The end from whose host the table of causes speaks: of a RST that was sent its sender."""
+        return self.claimed if CAUSES[self.cause].family is Family.SENT else other(self.claimed)
+
+    def _beside(self, words: str) -> str:
+        """Words of that table, which has a peer, as they read beside a capture, which has two ends."""
+        words = _THE_PEER.sub(rf"\1 {other(self._teller)}", words)
+        return words.replace("this side", f"the {self._teller}")
 
     def end(self, side: Side) -> Endpoint:
         """The address of one end."""
@@ -205,6 +221,8 @@ class Explained(NamedTuple):
             "settle": list(self.settle),
         }
 
+
+_THE_PEER = re.compile(r"\b([Tt]he) peer\b")
 
 _ACCUSE_NOBODY = ("connection_refused", "ignored_in_window", "ignored_out_of_window", "unrecognised_sender")
 """Their sentences leave open who sent the RST."""

@@ -37,7 +37,7 @@ class Judged(NamedTuple):
         number: sequence number of the RST that decided.
         numbers: (whether from the client, sequence number) of each RST.
         isns: of client and server; None where the SYN was not captured.
-        rst_ttl: of the deciding RST. claimed_ttl: lowest and highest of its claimed sender's other segments.
+        rst_ttl: of the deciding RST. copy_ttls: the lowest and the highest of it and its copies.
         client_ttl, server_ttl: lowest and highest TTL of what each end sent, RSTs aside.
         refused: it answered a SYN. syn_flags, syn_options: of the client's SYN.
         quiet: the claimed sender had sent no data and no FIN. answers: a passive answer to a segment.
@@ -49,6 +49,7 @@ class Judged(NamedTuple):
     numbers: frozenset[tuple[bool, int]] = frozenset()
     isns: tuple[int | None, int | None] = (None, None)
     rst_ttl: int | None = None
+    copy_ttls: tuple[int, int] | None = None
     client_ttl: tuple[int, int] | None = None
     server_ttl: tuple[int, int] | None = None
     refused: bool = False
@@ -120,6 +121,7 @@ def _judged(explained: Explained, case: Case) -> Judged:
         frozenset([(rst.packet.from_client, rst.packet.seq) for rst in flow.rsts]),
         (flow.sent_by_client.isn, flow.sent_by_server.isn),
         case.packet.ttl,
+        (min(case.ttls), max(case.ttls)),
         _ttls(flow, True),
         _ttls(flow, False),
         explained.cause == "connection_refused",

@@ -9,6 +9,9 @@ from holdfast.watch.diagnose.explained import other
 from holdfast.watch.diagnose.finding import Finding
 from holdfast.watch.diagnose.validity import Place, Validity
 
+WHO_SENT = "as well and give both files"
+"""Stands in what would settle who sent the RST."""
+
 
 def settling(finding: Finding, case: Case, valid: Validity) -> tuple[str, ...]:
     """Sentences that say what to capture, most telling first; empty where nothing is open."""
@@ -16,17 +19,14 @@ def settling(finding: Finding, case: Case, valid: Validity) -> tuple[str, ...]:
         return ()
     wanted = []
     if finding.sender in ("unknown", "path"):
-        wanted.append(
-            f"Capture at the {case.claimed} as well and give both files: a "
-            "RST that it never sent is missing there."
-        )
+        wanted.append(f"Capture at the {case.claimed} {WHO_SENT}: a RST that it never sent is missing there.")
     elif finding.trigger is Trigger.ACTIVE:
         wanted.append(
             f"Run holdfast watch on the {case.claimed}: its kernel knows which program reset, and why."
         )
     elif finding.cause == "peer_had_no_connection":
         wanted.append(
-            f"Capture at the {case.claimed} as well and give both files: "
+            f"Capture at the {case.claimed} {WHO_SENT}: "
             "it may itself have been reset before, by somebody else."
         )
     if valid.obeyed == "unknown":

@@ -58,6 +58,7 @@ def signs(case: Case) -> list[Sign]:
         _ip_id(case),
         _mirror(case),
         _fragment_bit(case),
+        _seen_once(case),
         talks_on(case),
         _two_answers(case),
         _raced(case),
@@ -113,7 +114,8 @@ def _ttl(case: Case) -> Sign | None:
     steady = has_steady_ttl(case)
     here = (case.packet.place,)
     if far == 0:
-        return Sign(f"TTL {ttl}, as in the other segments from there ({usual})", -1 if steady else 0)
+        same = -1 if steady and not case.seen_once else 0
+        return Sign(f"TTL {ttl}, as in the other segments from there ({usual})", same)
     weight = 3 if abs(far) > 1 and steady else 1
     return Sign(f"TTL {ttl}, but the other segments from there have {usual}", weight, "other TTL", here)
 
@@ -164,6 +166,14 @@ def _fragment_bit(case: Case) -> Sign | None:
     return Sign(
         f"don't-fragment is {word[rst.dont_fragment]}, in the other segments from there {word[usual]}", 1
     )
+
+
+def _seen_once(case: Case) -> Sign | None:
+    """A RST that came from that end would have passed both places, as all its other segments did."""
+    if not case.seen_once:
+        return None
+    fact = "captured once, while the other segments were captured twice, on their way in and out"
+    return Sign(fact, 3, "captured once", (case.packet.place,))
 
 
 def talks_on(case: Case) -> Sign | None:

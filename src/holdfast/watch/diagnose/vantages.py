@@ -11,6 +11,7 @@ from holdfast.events import Endpoint, Evidence
 from holdfast.watch.diagnose.across import told
 from holdfast.watch.diagnose.explained import Side
 from holdfast.watch.diagnose.judge import Judged
+from holdfast.watch.diagnose.settle import WHO_SENT
 
 SKEW_NS = 1_000_000_000
 """Clocks of two captures may differ by this much."""
@@ -118,9 +119,9 @@ def _confirmed(one: Judged, twin: Judged, other: Vantage) -> Judged:
         return _noted(one, f"{other.name} has this RST too, with another TTL than that end's segments", 0)
     fact = f"{other.name} was taken at the {claimed}, and has this RST: it came from there"
     if one.explained.sender == claimed:
-        return _noted(one, fact, -PROOF)
+        return _settled(_noted(one, fact, -PROOF))
     cause = one.explained.cause if one.explained.cause not in _ACCUSATIONS else "peer_aborted"
-    return told(one, cause, claimed, fact, -PROOF)
+    return _settled(told(one, cause, claimed, fact, -PROOF))
 
 
 _ACCUSATIONS = ("injected", "unrecognised_sender", "path_firewall_reject")
@@ -133,7 +134,13 @@ def _never_sent(one: Judged, fact: str) -> Judged:
     else:
         cause = "path_firewall_reject" if one.answers or one.refused else "injected"
     changed = told(one, cause, "path", fact, PROOF)
-    return changed._replace(explained=changed.explained._replace(score=explained.score + PROOF))
+    return _settled(changed._replace(explained=changed.explained._replace(score=explained.score + PROOF)))
+
+
+def _settled(one: Judged) -> Judged:
+    """The same; who sent it needs no other capture any more."""
+    left = tuple(words for words in one.explained.settle if WHO_SENT not in words)
+    return one._replace(explained=one.explained._replace(settle=left))
 
 
 def _noted(one: Judged, fact: str, weight: int) -> Judged:

@@ -35,6 +35,7 @@ def duration(ns: int) -> str:
 
 def files_words(names: Sequence[str]) -> str:
     """The names of captures; of more than three only how many, the first and the last."""
+    names = ["standard input" if name == "-" else name for name in names]
     if len(names) <= 3:
         return ", ".join(names)
     return f"{len(names):,} files, {names[0]} … {names[-1]}"

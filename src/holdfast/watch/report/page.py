@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from holdfast.causes import CAUSES, Severity
+from holdfast.causes import Severity
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.summary import Summary
 from holdfast.watch.diagnose.words import duration
@@ -151,9 +151,9 @@ def _story(one: Explained) -> Element:
     if one.settle:
         advice.append(el("h4", "What would settle it"))
         advice.append(_list(one.settle))
-    if CAUSES[one.cause].why:
+    if one.why:
         advice.append(el("h4", "What usually leads to it"))
-        advice.append(el("ul", el("li", CAUSES[one.cause].why, class_="do")))
+        advice.append(el("ul", el("li", one.why, class_="do")))
     title = el("h3", el("span", class_=f"dot {_dot(one.severity)}"), one.sentence)
     drawn = el("div", sequence(one), class_="wide") if one.steps else None
     return el(
