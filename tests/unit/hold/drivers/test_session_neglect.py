@@ -20,17 +20,18 @@ import uvloop
 from conformance.drivers import Certificate
 
 import holdfast
-from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
+from holdfast import DeadlineExceeded, GaveUp, Session, SessionLost, SessionPolicy, UsageError
 from holdfast.hold.drivers import attempts
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.policy import SessionEvent
 from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.options import apply
 from holdfast.hold.race import Address
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import Dialer
-from holdfast.policy import Backoff
+from holdfast.policy import DEFAULT_PROFILE, Backoff, SocketPolicy
 
 POLICY = SessionPolicy(
     rhythm=Rhythm(0.5, 2), backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0), keep_s=5, handshake_s=2
@@ -260,6 +261,45 @@ def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> Non
                 return time.monotonic() - begun
 
     assert asyncio.run(work()) < 2
+
+
+def bare_tcp_dies_after_s(policy: SocketPolicy) -> float:
+    """How long a connection lives whose peer does not read, with these options."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
+        apply(policy, sock)
+        sock.connect(server.getsockname())
+        accepted, _ = server.accept()
+        begun = time.monotonic()
+        with accepted, pytest.raises(TimeoutError, match="timed out"):
+            while True:
+                sock.sendall(bytes(1 << 16))
+        return time.monotonic() - begun
+
+
+@pytest.mark.slow
+def test_a_reader_who_does_not_read_does_not_trip_the_user_timeout() -> None:
+    """Credit stops the sender before the receive window closes, which would end a bare connection."""
+    sockets = replace(DEFAULT_PROFILE.policy, user_timeout_ms=300)
+    policy = replace(POLICY, profile=replace(DEFAULT_PROFILE, policy=sockets), window_bytes=1 << 18)
+    patience_s = 2 * bare_tcp_dies_after_s(policy.socket_policy)
+
+    async def idle(session: Session) -> None:
+        await asyncio.sleep(patience_s)
+        while data := await session.recv():
+            await session.send(data[:1])
+
+    async def work() -> None:
+        async with (
+            holdfast.serve(idle, "tcp://127.0.0.1:0", policy=policy) as server,
+            holdfast.connect(server.url, policy=policy) as session,
+        ):
+            with pytest.raises(DeadlineExceeded):
+                await session.send(bytes(1 << 22), deadline=soon(patience_s * 0.9))
+            await session.recv(deadline=soon())
+            assert session.counters.resumes == 0
+            await session.abort()
+
+    asyncio.run(work())
 
 
 def test_cancelling_recv_exactly_loses_nothing() -> None:
