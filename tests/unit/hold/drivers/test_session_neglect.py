@@ -21,7 +21,7 @@ from conformance.drivers import Certificate
 
 import holdfast
 from holdfast import DeadlineExceeded, GaveUp, Session, SessionLost, SessionPolicy, UsageError
-from holdfast.hold.drivers import attempts
+from holdfast.hold.drivers import attempts, keeper
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.policy import SessionEvent
@@ -31,7 +31,8 @@ from holdfast.hold.race import Address
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import Dialer
-from holdfast.policy import DEFAULT_PROFILE, Backoff, SocketPolicy
+from holdfast.hold.transports.target import Target
+from holdfast.policy import DEFAULT_PROFILE, Backoff, RetryBudget, SocketPolicy
 
 POLICY = SessionPolicy(
     rhythm=Rhythm(0.5, 2), backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0), keep_s=5, handshake_s=2
@@ -121,6 +122,15 @@ def test_tls_handshakes_are_bounded_in_number(
 
     runner(work())
     assert not caplog.records
+
+
+def test_budgets_are_shared_by_target_and_bounded() -> None:
+    rule = RetryBudget(min_retries=7)
+    one = Target("tcp", "one.example", 1)
+    assert keeper._budget(one, rule) is keeper._budget(Target.parse("tcp://one.example:1"), rule)
+    for port in range(2, 2000):
+        keeper._budget(Target("tcp", "other.example", port), rule)
+    assert keeper._budget.cache_info().currsize == 1024
 
 
 def test_sessions_that_never_opened_give_their_memory_back() -> None:
