@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import ssl
@@ -226,11 +227,15 @@ def test_a_session_expires_even_while_every_dial_hangs() -> None:
 
 
 def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first swallows what is sent to it; at the second nobody listens at first."""
+    """The first does not answer, since its queue is full; at the second nobody listens at first."""
     monkeypatch.setattr(attempts, "REDIAL_S", 0.05)
 
     async def work() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as sock:
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=0) as silent,
+            socket.create_connection(silent.getsockname()),
+            socket.create_server(("127.0.0.1", 0)) as sock,
+        ):
             port = sock.getsockname()[1]
             where = [Address(socket.AF_INET, ("127.0.0.1", one.getsockname()[1])) for one in (silent, sock)]
             sock.close()
@@ -250,6 +255,33 @@ def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.Monkey
                 await session.abort()
 
     asyncio.run(work())
+
+
+def test_a_server_that_was_reached_is_not_dialled_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may only be busy: six handshakes for one would make it slower still. Giving up is quiet."""
+    monkeypatch.setattr(attempts, "REDIAL_S", 0.02)
+
+    async def work() -> int:
+        came = 0
+
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            came += 1
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(GaveUp):
+                await Dial(f"tcp://127.0.0.1:{port}", policy=POLICY, deadline=soon(0.4)).open()
+            await asyncio.sleep(0.01)
+            gc.collect()
+        return came
+
+    assert asyncio.run(work()) == 1
+    assert not [one for one in caplog.records if one.levelname in ("WARNING", "ERROR")]
 
 
 def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> None:
