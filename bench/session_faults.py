@@ -83,8 +83,10 @@ class Talk:
     def inject(self) -> float:
         """Somebody on the path forges RSTs to the client, with the exact number and those after it."""
         self.net.router.sniff()
-        time.sleep(0.05)
-        seen = [made for _, made in self.net.router.sniffed() if made.src.port == PORT and made.payload]
+        seen: list[Datagram] = []
+        while not seen:  # on a busy machine the conversation may pause just then
+            time.sleep(0.05)
+            seen = [made for _, made in self.net.router.sniffed() if made.src.port == PORT and made.payload]
         last = seen[-1]
         due = last.seq + len(last.payload)
         forged = [

@@ -55,12 +55,12 @@ async def serve(kind: str) -> None:
 
 async def dial(kind: str, url: str, count: int) -> None:
     """Open them, a few at a time, and keep them."""
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate, terms = asyncio.Semaphore(AT_ONCE), _terms(kind, False)
+    where = url.replace("127.0.0.1", "localhost") if kind == "tls" else url
 
     async def one() -> Session:
         async with gate:
-            return await holdfast.connect(url.replace("127.0.0.1", "localhost") if kind == "tls" else url,
-                                          policy=POLICY, **_terms(kind, False))  # fmt: skip
+            return await holdfast.connect(where, policy=POLICY, **terms)
 
     kept = await asyncio.gather(*(one() for _ in range(count)))
     print(len(kept), flush=True)

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 from itertools import cycle
+from math import inf
 
 from holdfast.errors import HoldfastError
 from holdfast.hold.drivers.policy import SessionPolicy, now_s
@@ -20,6 +21,9 @@ from holdfast.hold.transports.dial import Dialer
 
 REDIAL_S, MOST_AT_ONCE = 0.5, 6
 """How long attempts have before another joins them, and how many there are at most."""
+
+PATIENCE_S = 3.0
+"""How long a server that was reached has for its part: more attempts would only make a busy one slower."""
 
 
 class NotCarried(HoldfastError):
@@ -59,6 +63,7 @@ class Attempts:
         self._dialer, self._policy, self._session = dialer, policy, session
         self._ended, self._changed = ended, changed
         self.wires: list[Wire] = []
+        self._reached_s = -inf
 
     async def carry(self) -> None:
         """Make a new transport carry the session: every address in a race, handshakes included.
@@ -70,6 +75,7 @@ class Attempts:
         race, again = Race(addresses), cycle(addresses)
         running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
+        self._reached_s = -inf
         try:
             while not self._ended():
                 while (address := race.take(time.monotonic())) is not None:
@@ -89,7 +95,8 @@ class Attempts:
                         return
                     losses.append(error)
                     race.lost(error if isinstance(error, OSError) else OSError(str(error)))
-                if not done and wait_s is None and len(running) < MOST_AT_ONCE:
+                silent = time.monotonic() >= self._reached_s + PATIENCE_S
+                if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
                     race = Race([next(again)])
             raise NotCarried("the session ended before a transport carried it")
@@ -99,7 +106,12 @@ class Attempts:
 
     async def _open(self, address: Address, changed: Callable[[Wire], object]) -> tuple[Wire, Channel]:
         async with asyncio.timeout(self._policy.handshake_s):
-            return await self._dialer.open(address, lambda: Wire(changed))
+            return await self._dialer.open(address, lambda: self._reached(changed))
+
+    def _reached(self, changed: Callable[[Wire], object]) -> Wire:
+        """A server answered; its TLS and the handshake are still to come."""
+        self._reached_s = time.monotonic()
+        return Wire(changed)
 
     async def _try(self, address: Address) -> None:
         """One address: dial, shake hands."""

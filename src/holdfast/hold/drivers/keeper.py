@@ -72,9 +72,11 @@ class Keeper:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await asyncio.shield(self._opened)
         except TimeoutError:
+            self._opened.cancel()  # nobody waits for it any more
             self.leave()
             raise GaveUp(self._losses, "no transport carried the session in time") from None
         except BaseException:
+            self._opened.cancel()
             self.leave()
             raise
         return self.session

@@ -18,6 +18,9 @@ from holdfast.hold.session.terms import ACK_DELAY_S
 BUSY_S = 0.005
 """A transport that has something to send again so soon is busy."""
 
+EARLY_S = 1.0
+"""How much too early a timer may be: an idle one would otherwise wake the process beside each PING."""
+
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
 
@@ -185,7 +188,7 @@ class Wire(asyncio.BufferedProtocol):
         else:
             self._asked_s, due_s = now, self.link.next_s(now)
         if timer is not None:
-            if self._due_s <= due_s:
+            if self._due_s <= due_s < self._due_s + EARLY_S:
                 return  # it looks early, and sets itself again
             timer.cancel()
         self._due_s = due_s
@@ -195,8 +198,11 @@ class Wire(asyncio.BufferedProtocol):
         self._timer = asyncio.get_running_loop().call_later(max(0.001, due_s - now), self._look)
 
     def _look(self) -> None:
-        self._timer, self._asked_s = None, 0.0
-        self.link.look(now_s())
+        self._timer, self._asked_s, now = None, 0.0, now_s()
+        if self.link.next_s(now) > now:  # bytes came meanwhile, so nothing is due yet
+            self._set_timer(now)
+            return
+        self.link.look(now)
         self.flush()
         self._changed(self)
 

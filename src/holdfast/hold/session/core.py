@@ -34,6 +34,7 @@ class Session:
 
     Attributes:
         state: see :data:`~holdfast.hold.session.states.TRANSITIONS`.
+        ended: nothing more will happen to it.
         id, instance_id: of the session and of the server process that has it; empty until one is known.
         epoch: which transport carries it, counted by the server; the newest wins.
         generation: how often its key was changed.
@@ -42,7 +43,7 @@ class Session:
         link, handle: what carries it now.
         suspended_s: since when nothing does.
         why, code: how it ended: the reason of a loss, the code of a reset.
-        ack_now: an acknowledgement is due.
+        ack_now, ack_due_s: an acknowledgement is due, or can wait until then.
         say_now: RESET or CLOSE is due on this transport.
         peer_frame_bytes: the largest payload of DATA that the peer takes.
         resumes, replayed_bytes: how often it was resumed, and what was sent again for that.
@@ -54,13 +55,14 @@ class Session:
     """
 
     __slots__ = (
-        "_ack_due_s",
         "_acked",
         "_closing",
         "_memory",
         "_offered",
+        "ack_due_s",
         "ack_now",
         "code",
+        "ended",
         "epoch",
         "generation",
         "handle",
@@ -84,7 +86,7 @@ class Session:
 
     def __init__(self, terms: Terms, memory: Memory, window: int) -> None:
         self.terms, self._memory, self.window = terms, memory, window
-        self.state = State.OPENING
+        self.state, self.ended = State.OPENING, False
         self.id = self.instance_id = b""
         self.epoch = self._offered = self.generation = 0
         self.key: bytes | None = None
@@ -92,7 +94,7 @@ class Session:
         self.out, self.into = Outgoing(), Incoming()
         self.into.limit = window
         self._acked = 0  # the last `next` that the peer was told
-        self._ack_due_s: float | None = None
+        self.ack_due_s: float | None = None
         self.ack_now = self.say_now = False
         self._closing = False
         self.peer_frame_bytes = terms.frame_bytes
@@ -104,11 +106,6 @@ class Session:
         self.resumes = self.replayed_bytes = 0
 
     # ---- the application's side
-
-    @property
-    def ended(self) -> bool:
-        """Nothing more will happen to it."""
-        return self.state in ENDED
 
     @property
     def confirmed_bytes(self) -> int:
@@ -203,7 +200,7 @@ class Session:
     def acknowledged(self) -> tuple[int, int]:
         """What an ACK, a PING or a PONG says: next offset wanted, limit. It counts as said."""
         self._acked = self.into.next
-        self._ack_due_s, self.ack_now = None, False
+        self.ack_due_s, self.ack_now = None, False
         return self.into.next, self.into.limit
 
     def told(self, upto: int, limit: int) -> None:
@@ -232,8 +229,8 @@ class Session:
             return
         if into.next - self._acked >= self.window // 4:
             self.ack_now = True
-        elif self._ack_due_s is None:
-            self._ack_due_s = now_s + ACK_DELAY_S
+        elif self.ack_due_s is None:
+            self.ack_due_s = now_s + ACK_DELAY_S
 
     def fin_arrived(self, offset: int) -> None:
         """FIN came.
@@ -253,13 +250,9 @@ class Session:
         if ended and self._closing and self.state is State.OPEN:
             self._to(Event.CLOSE_HERE)
 
-    def due_s(self) -> float | None:
-        """When an acknowledgement is due that can wait until then."""
-        return self._ack_due_s
-
     def look(self, now_s: float) -> None:
         """Time has passed."""
-        if self._ack_due_s is not None and now_s >= self._ack_due_s:
+        if self.ack_due_s is not None and now_s >= self.ack_due_s:
             self.ack_now = True
         if self.suspended_s is not None and now_s >= self.suspended_s + self.keep_s:
             self.lost(Event.EXPIRED, Why.EXPIRED)
@@ -338,7 +331,8 @@ class Session:
         self.state, before = following(self.state, event), self.state
         if self.state is not before:
             self.say_now = True
-        if self.state in ENDED:
+        self.ended = self.state in ENDED
+        if self.ended:
             self.suspended_s = None
             self.out.drop()  # it may be remembered for long, and its memory is somebody else's now
             self._memory.leave(self.window)

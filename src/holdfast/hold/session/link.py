@@ -147,21 +147,22 @@ class Link:
         # Before any data: credit and acknowledgements must not wait behind it.
         for handle, session in self._sessions.items():
             # What is due later anyway goes along with data.
-            if (
-                session.ack_now or (session.due_s() and session.out.sendable())
-            ) and handle not in self._waiting:
+            due = session.ack_now or (session.ack_due_s is not None and session.out.sendable())
+            if due and handle not in self._waiting:
                 self._outbox.put(Kind.ACK, handle, PAIR.pack(*session.acknowledged()))
         if self._allowance.short and self._allowance.grant(self._held_bytes):
             self._outbox.put(Kind.ACK, 0, PAIR.pack(self._allowance.came, self._allowance.limit))
-        for handle, session in list(self._sessions.items()):
+        unconfirmed = False
+        for handle, session in self._sessions.items():
             if handle not in self._waiting:
                 room -= self._outbox.put_all(handle, session, room, self._allowance)
+            unconfirmed = unconfirmed or session.out.in_flight
         parts = self._outbox.take()
         self.more = room <= 0 and any(session.out.sendable() for session in self._sessions.values())
         if self.heart is not None:
             if parts:
                 self.heart.sent(now_s)
-            self.heart.awaiting(any(s.out.in_flight for s in self._sessions.values()), now_s)
+            self.heart.awaiting(unconfirmed, now_s)
         if len(self._sessions) > 1:  # the next time, somebody else's data goes first
             first = next(iter(self._sessions))
             self._sessions[first] = self._sessions.pop(first)
@@ -189,9 +190,8 @@ class Link:
             return self._deadline_s
         next_s = self.heart.next_s(now_s)
         for session in self._sessions.values():
-            due_s = session.due_s()
-            if due_s is not None and due_s < next_s:
-                next_s = due_s
+            if session.ack_due_s is not None and session.ack_due_s < next_s:
+                next_s = session.ack_due_s
         return next_s
 
     def lost(self, now_s: float) -> list[Session]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import ssl
@@ -20,17 +21,19 @@ import uvloop
 from conformance.drivers import Certificate
 
 import holdfast
-from holdfast import GaveUp, Session, SessionLost, SessionPolicy, UsageError
-from holdfast.hold.drivers import attempts
+from holdfast import DeadlineExceeded, GaveUp, Session, SessionLost, SessionPolicy, UsageError
+from holdfast.hold.drivers import attempts, keeper
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.policy import SessionEvent
 from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.options import apply
 from holdfast.hold.race import Address
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import Dialer
-from holdfast.policy import Backoff
+from holdfast.hold.transports.target import Target
+from holdfast.policy import DEFAULT_PROFILE, Backoff, RetryBudget, SocketPolicy
 
 POLICY = SessionPolicy(
     rhythm=Rhythm(0.5, 2), backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0), keep_s=5, handshake_s=2
@@ -120,6 +123,15 @@ def test_tls_handshakes_are_bounded_in_number(
 
     runner(work())
     assert not caplog.records
+
+
+def test_budgets_are_shared_by_target_and_bounded() -> None:
+    rule = RetryBudget(min_retries=7)
+    one = Target("tcp", "one.example", 1)
+    assert keeper._budget(one, rule) is keeper._budget(Target.parse("tcp://one.example:1"), rule)
+    for port in range(2, 2000):
+        keeper._budget(Target("tcp", "other.example", port), rule)
+    assert keeper._budget.cache_info().currsize == 1024
 
 
 def test_sessions_that_never_opened_give_their_memory_back() -> None:
@@ -215,11 +227,15 @@ def test_a_session_expires_even_while_every_dial_hangs() -> None:
 
 
 def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first swallows what is sent to it; at the second nobody listens at first."""
+    """The first does not answer, since its queue is full; at the second nobody listens at first."""
     monkeypatch.setattr(attempts, "REDIAL_S", 0.05)
 
     async def work() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as sock:
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=0) as silent,
+            socket.create_connection(silent.getsockname()),
+            socket.create_server(("127.0.0.1", 0)) as sock,
+        ):
             port = sock.getsockname()[1]
             where = [Address(socket.AF_INET, ("127.0.0.1", one.getsockname()[1])) for one in (silent, sock)]
             sock.close()
@@ -241,6 +257,33 @@ def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.Monkey
     asyncio.run(work())
 
 
+def test_a_server_that_was_reached_is_not_dialled_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may only be busy: six handshakes for one would make it slower still. Giving up is quiet."""
+    monkeypatch.setattr(attempts, "REDIAL_S", 0.02)
+
+    async def work() -> int:
+        came = 0
+
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            came += 1
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(GaveUp):
+                await Dial(f"tcp://127.0.0.1:{port}", policy=POLICY, deadline=soon(0.4)).open()
+            await asyncio.sleep(0.01)
+            gc.collect()
+        return came
+
+    assert asyncio.run(work()) == 1
+    assert not [one for one in caplog.records if one.levelname in ("WARNING", "ERROR")]
+
+
 def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> None:
     async def work() -> float:
         async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:  # noqa: SIM117
@@ -260,6 +303,45 @@ def test_a_drain_does_not_hold_up_a_session_whose_transport_ends_before() -> Non
                 return time.monotonic() - begun
 
     assert asyncio.run(work()) < 2
+
+
+def bare_tcp_dies_after_s(policy: SocketPolicy) -> float:
+    """How long a connection lives whose peer does not read, with these options."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
+        apply(policy, sock)
+        sock.connect(server.getsockname())
+        accepted, _ = server.accept()
+        begun = time.monotonic()
+        with accepted, pytest.raises(TimeoutError, match="timed out"):
+            while True:
+                sock.sendall(bytes(1 << 16))
+        return time.monotonic() - begun
+
+
+@pytest.mark.slow
+def test_a_reader_who_does_not_read_does_not_trip_the_user_timeout() -> None:
+    """Credit stops the sender before the receive window closes, which would end a bare connection."""
+    sockets = replace(DEFAULT_PROFILE.policy, user_timeout_ms=300)
+    policy = replace(POLICY, profile=replace(DEFAULT_PROFILE, policy=sockets), window_bytes=1 << 18)
+    patience_s = 2 * bare_tcp_dies_after_s(policy.socket_policy)
+
+    async def idle(session: Session) -> None:
+        await asyncio.sleep(patience_s)
+        while data := await session.recv():
+            await session.send(data[:1])
+
+    async def work() -> None:
+        async with (
+            holdfast.serve(idle, "tcp://127.0.0.1:0", policy=policy) as server,
+            holdfast.connect(server.url, policy=policy) as session,
+        ):
+            with pytest.raises(DeadlineExceeded):
+                await session.send(bytes(1 << 22), deadline=soon(patience_s * 0.9))
+            await session.recv(deadline=soon())
+            assert session.counters.resumes == 0
+            await session.abort()
+
+    asyncio.run(work())
 
 
 def test_cancelling_recv_exactly_loses_nothing() -> None:
