@@ -4,8 +4,9 @@
  *
  * capture_feed() takes the bytes of a file as they come, frames them into packets (capture_file.c), walks
  * their headers (capture_link.c) and queues the segments, which the flow table (capture_table.c)
- * finds a flow for and capture_flow.c counts into it. What is finished is written to two buffers
- * (capture_give.c): a row for each flow, and a record with its last packets for each flow with a RST.
+ * finds a flow for and capture_flow.c counts into it; capture_evidence.c keeps what surrounds a RST. What is
+ * finished is written to two buffers (capture_give.c): a row for each flow, and a record with its last
+ * packets for each flow with a RST.
  *
  * Every input byte is hostile: each length is checked before it is used, each store has a bound.
  */
@@ -31,7 +32,9 @@ enum {
 	MAX_RSTS = 8,
 	MAX_ICMP = 4,
 	MAX_INTERFACES = 1024, /* in one section of a pcapng file */
+	/* Pairs of file and interface; the last stands for all that came when the others were taken. */
 	MAX_ORIGINS = 65536,
+	NO_ORIGIN = MAX_ORIGINS - 1,
 	MAX_WRAPS = 8,		   /* tunnels and headers around a segment */
 	MAX_PACKET_BYTES = 1 << 20 /* no link has longer packets */
 };
@@ -137,18 +140,21 @@ struct kept_icmp {
 /* What only a flow with a RST or an ICMP error has. */
 struct evidence {
 	struct kept_packet *packets;
-	uint32_t count, room, left_out, next_place;
-	uint8_t rst_count, icmp_count, after_left;
 	struct kept_rst *rsts;
-	struct kept_icmp icmp[MAX_ICMP];
+	struct kept_icmp *icmp;
+	uint32_t left_out, next_place;
+	uint8_t count, rst_count, icmp_count;
+	uint8_t room, rst_room, icmp_room;
+	uint8_t after_left;
 };
 
 enum { NO_FLOW = 0xffffffff };
 
-/* Closed; saw only SYNs; has evidence and lives on. The first two have a time limit. */
+/* Closed; closed, with evidence; saw only SYNs; has evidence and lives on. All but the last have a time limit. */
 enum waiting {
 	WAITING_NOT,
 	WAITING_CLOSED,
+	WAITING_TOLD,
 	WAITING_OPENING,
 	WAITING_EVIDENCE,
 	WAITING_LISTS
@@ -198,7 +204,7 @@ struct flow {
 	uint8_t ring_size, chunks;
 	uint8_t client, originator, fins, waiting;
 	uint8_t closed; /* 1 or 2: by that end's RST; 3: by FINs both ways */
-	bool beyond_syn : 1, has_window_scale : 1, live : 1;
+	bool beyond_syn : 1, has_window_scale : 1, live : 1, short_ring : 1;
 
 	uint32_t chunk[RING_CHUNKS];
 	struct evidence *evidence;
@@ -255,7 +261,8 @@ struct capture {
 		*damage; /* why it stopped making sense, NULL while it does */
 	struct interface interfaces[MAX_INTERFACES];
 	struct origin *origins;
-	uint32_t origin_count;
+	uint32_t origin_count,
+		file_origin; /* the latter: of its first interface */
 	/* the packet being walked */
 	uint64_t record_offset;
 	int64_t time_ns;
@@ -271,7 +278,8 @@ struct capture {
 
 /* capture_file.c */
 struct capture *capture_new(const uint64_t seed[4], uint32_t max_flows,
-			    uint64_t ring_bytes, bool want_rows);
+			    uint64_t ring_bytes, uint64_t evidence_bytes,
+			    bool want_rows);
 void capture_free(struct capture *it);
 void capture_begin_file(struct capture *it, uint32_t source);
 void capture_begin_live(struct capture *it, uint32_t link);
@@ -280,7 +288,7 @@ void capture_end_file(struct capture *it, size_t left_bytes);
 void capture_packet(struct capture *it, const uint8_t *data, uint32_t captured,
 		    uint32_t original, int64_t time_ns, uint32_t link);
 void capture_flush(struct capture *it);
-void capture_finish(struct capture *it);
+bool capture_finish(struct capture *it);
 
 /* capture_live.c */
 void capture_ring_block(struct capture *it, const uint8_t *block, size_t length,
@@ -293,15 +301,16 @@ void capture_walk(struct capture *it, uint32_t link, const uint8_t *data,
 
 /* capture_table.c */
 struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
-			uint64_t ring_bytes);
+			uint64_t ring_bytes, uint64_t evidence_bytes);
 void table_free(struct table *it);
 void table_add(struct capture *it, struct segment *seg);
 void table_drain(struct capture *it);
-void table_expire(struct capture *it, int64_t now_ns);
-void table_finish(struct capture *it);
+void table_expire(struct capture *it, int64_t now_ns, uint32_t most);
+bool table_finish(struct capture *it);
 struct kept_packet *table_ring_slot(struct capture *it, struct flow *flow,
 				    uint32_t place);
 void table_ring_shrink(struct table *it, struct flow *flow);
+void table_ring_drop(struct table *it, struct flow *flow);
 const struct kept_packet *
 table_ring_at(const struct table *it, const struct flow *flow, uint32_t place);
 void table_wait(struct table *it, struct flow *flow, enum waiting list);
@@ -316,6 +325,18 @@ void flow_count(struct capture *it, struct flow *flow,
 void flow_count_icmp(struct capture *it, struct flow *flow,
 		     const struct segment *seg);
 
+/* capture_evidence.c */
+size_t evidence_bytes(const struct evidence *it);
+void evidence_free(struct evidence *it);
+void evidence_add_rst(struct capture *it, struct flow *flow,
+		      const struct segment *seg, uint32_t place);
+void evidence_add_icmp(struct capture *it, struct flow *flow,
+		       const struct segment *seg);
+void evidence_follow(struct capture *it, struct flow *flow, uint32_t place,
+		     bool rst);
+void kept_packet_fill(struct kept_packet *kept, const struct segment *seg,
+		      uint32_t place);
+
 /* capture_zeek.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
 bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg);
@@ -324,6 +345,5 @@ const char *zeek_conclude(const struct flow *flow);
 
 /* capture_give.c */
 void give_flow(struct capture *it, struct flow *flow, uint8_t ended_by);
-size_t evidence_bytes(const struct evidence *it);
 
 #endif

@@ -23,7 +23,8 @@ enum {
 };
 
 struct capture *capture_new(const uint64_t seed[4], uint32_t max_flows,
-			    uint64_t ring_bytes, bool want_rows)
+			    uint64_t ring_bytes, uint64_t evidence_bytes,
+			    bool want_rows)
 {
 	struct capture *it = calloc(1, sizeof(*it));
 
@@ -31,7 +32,7 @@ struct capture *capture_new(const uint64_t seed[4], uint32_t max_flows,
 		return NULL;
 	it->want_rows = want_rows;
 	it->origins = malloc(MAX_ORIGINS * sizeof(*it->origins));
-	it->table = table_new(seed, max_flows, ring_bytes);
+	it->table = table_new(seed, max_flows, ring_bytes, evidence_bytes);
 	if (!it->origins || !it->table) {
 		capture_free(it);
 		return NULL;
@@ -50,13 +51,15 @@ void capture_free(struct capture *it)
 	free(it);
 }
 
-/* A number for (file, interface); the last one stands for all that do not fit. */
-static uint16_t new_origin(struct capture *it, uint32_t interface)
+/* A number for (file, interface); the sections of a file share those of equal index. */
+static uint16_t origin_of(struct capture *it, uint32_t interface)
 {
-	if (it->origin_count < MAX_ORIGINS)
+	uint32_t origin = it->file_origin + interface;
+
+	if (origin >= it->origin_count && it->origin_count < MAX_ORIGINS)
 		it->origins[it->origin_count++] =
 			(struct origin){ it->source, interface };
-	return (uint16_t)(it->origin_count - 1);
+	return (uint16_t)(origin < NO_ORIGIN ? origin : NO_ORIGIN);
 }
 
 void capture_begin_file(struct capture *it, uint32_t source)
@@ -67,7 +70,8 @@ void capture_begin_file(struct capture *it, uint32_t source)
 	it->interface_count = 0;
 	it->damage = NULL;
 	it->live = false;
-	it->origin = it->packet_origin = new_origin(it, 0);
+	it->file_origin = it->origin_count;
+	it->origin = it->packet_origin = origin_of(it, 0);
 }
 
 void capture_begin_live(struct capture *it, uint32_t link)
@@ -94,6 +98,7 @@ void capture_packet(struct capture *it, const uint8_t *data, uint32_t captured,
 	if (time_ns > counts->last_ns)
 		counts->last_ns = time_ns;
 	counts->bytes += original;
+	counts->unplaced += it->packet_origin == NO_ORIGIN;
 	it->time_ns = time_ns;
 	capture_walk(it, link, data, captured, original);
 }
@@ -213,7 +218,7 @@ static void read_interface(struct capture *it, const uint8_t *body,
 	*made = (struct interface){ .link = u16(it, body),
 				    .snap_bytes = u32(it, body + 4),
 				    .resolution = 6 };
-	made->origin = new_origin(it, it->interface_count++);
+	made->origin = origin_of(it, it->interface_count++);
 	while ((value = next_option(it, &at, body + length, &code, &size))) {
 		if (code == 9 && size == 1)
 			made->resolution = value[0];
@@ -445,8 +450,9 @@ void capture_flush(struct capture *it)
 	table_drain(it);
 }
 
-void capture_finish(struct capture *it)
+/* Give open flows, as many as a caller likes to hold at once; true while there are more. */
+bool capture_finish(struct capture *it)
 {
 	capture_flush(it);
-	table_finish(it);
+	return table_finish(it);
 }

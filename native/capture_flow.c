@@ -72,148 +72,6 @@ bool flow_is_reused(const struct flow *flow, const struct segment *seg)
 	return flow->closed || side->packets > flow->rare[seg->from].rsts;
 }
 
-/* ---- RSTs and what surrounds them */
-
-size_t evidence_bytes(const struct evidence *it)
-{
-	return sizeof(*it) + it->room * sizeof(*it->packets) +
-	       (it->rsts ? MAX_RSTS * sizeof(*it->rsts) : 0);
-}
-
-static struct evidence *evidence_of(struct capture *capture, struct flow *flow)
-{
-	if (!flow->evidence) {
-		flow->evidence = calloc(1, sizeof(*flow->evidence));
-		if (flow->evidence)
-			table_charge(capture->table,
-				     evidence_bytes(flow->evidence));
-		else
-			capture->out_of_memory = true;
-	}
-	return flow->evidence;
-}
-
-static bool make_room(struct capture *capture, struct evidence *it)
-{
-	uint32_t room = it->room ? it->room * 2 : RING_PACKETS / 2;
-	struct kept_packet *packets;
-
-	if (it->count < it->room)
-		return true;
-	packets = realloc(it->packets, room * sizeof(*packets));
-	if (!packets) {
-		capture->out_of_memory = true;
-		return false;
-	}
-	table_charge(capture->table, (room - it->room) * sizeof(*packets));
-	it->packets = packets;
-	it->room = room;
-	return true;
-}
-
-/* Keep what the ring remembers up to this place and is not kept yet. */
-static void keep_packets(struct capture *capture, struct flow *flow,
-			 uint32_t place)
-{
-	struct evidence *it = flow->evidence;
-	uint32_t remembered = flow->ring_size ? flow->ring_size :
-						flow->chunks * CHUNK_PACKETS;
-	uint32_t at = it->next_place;
-
-	if (at < flow->ring_base)
-		at = flow->ring_base;
-	if (place + 1 > remembered && at < place + 1 - remembered)
-		at = place + 1 - remembered;
-	for (; at <= place; at++) {
-		if (it->count == MAX_PACKETS)
-			it->left_out++;
-		else if (make_room(capture, it))
-			it->packets[it->count++] =
-				*table_ring_at(capture->table, flow, at);
-		else
-			return;
-	}
-	it->next_place = place + 1;
-}
-
-static void fill(struct kept_packet *kept, const struct segment *seg,
-		 uint32_t place)
-{
-	kept->time_ns = seg->time_ns;
-	kept->offset = seg->offset;
-	kept->number = seg->number;
-	kept->place = place;
-	kept->seq = seg->seq;
-	kept->ack = seg->ack;
-	kept->payload_bytes = seg->payload_bytes;
-	kept->ts_val = seg->ts_val;
-	kept->ts_ecr = seg->ts_ecr;
-	kept->sack_right = seg->sack_right;
-	kept->flags = seg->flags;
-	kept->options = seg->options;
-	kept->content = seg->content;
-	kept->from = seg->from;
-	kept->v4 = seg->v4;
-	kept->dont_fragment = seg->dont_fragment;
-	kept->spare = 0;
-	kept->window = seg->window;
-	kept->ip_id = seg->ip_id;
-	kept->origin = seg->origin;
-	kept->ttl = seg->ttl;
-	kept->options_bytes = seg->options_bytes;
-}
-
-static void moment_of(struct moment_facts *moment, const struct flow *flow,
-		      uint8_t end)
-{
-	const struct side *side = &flow->side[end];
-
-	moment->last_ns = side->last_ns;
-	moment->last_data_ns = side->last_data_ns;
-	moment->payload_bytes = side->payload_bytes;
-	moment->next_seq = side->next_seq;
-	moment->last_ack = side->highest_ack;
-	moment->window_bytes = side->window_bytes;
-	moment->sack_right = side->sack_right;
-	moment->packets = side->packets;
-	moment->data_packets = side->data_packets;
-	moment->rsts = flow->rare[end].rsts;
-	moment->fins = flow->rare[end].fins;
-	moment->ip_id = side->ip_id_last;
-	moment->seen = side->seen;
-	moment->ttl = side->ttl_last;
-}
-
-static void describe_rst(struct capture *capture, struct flow *flow,
-			 const struct segment *seg, uint32_t place)
-{
-	struct evidence *it = flow->evidence;
-	struct kept_rst *rst;
-
-	if (!it->rsts) {
-		it->rsts = calloc(MAX_RSTS, sizeof(*it->rsts));
-		if (!it->rsts) {
-			capture->out_of_memory = true;
-			return;
-		}
-		table_charge(capture->table, MAX_RSTS * sizeof(*it->rsts));
-	}
-	if (it->rst_count == MAX_RSTS)
-		return;
-	rst = &it->rsts[it->rst_count++];
-	fill(&rst->packet, seg, place);
-	moment_of(&rst->moment[0], flow, 0);
-	moment_of(&rst->moment[1], flow, 1);
-	rst->others_before = flow->others;
-	rst->mptcp_reason = seg->options & OPTION_MPTCP_RST ?
-				    seg->mptcp_reason :
-				    UINT16_MAX;
-	rst->payload_bytes = (uint16_t)(seg->payload_kept < RST_PAYLOAD_BYTES ?
-						seg->payload_kept :
-						RST_PAYLOAD_BYTES);
-	memcpy(rst->payload, seg->payload, rst->payload_bytes);
-}
-
 static void count_rst(struct flow *flow, const struct segment *seg)
 {
 	struct side_rare *rare = &flow->rare[seg->from];
@@ -483,13 +341,14 @@ static void keep_in_ring(struct kept_packet *kept, const struct segment *seg,
 	_mm_stream_si64(out + 7, (long long)rest);
 }
 #else
-#define keep_in_ring fill
+#define keep_in_ring kept_packet_fill
 #endif
 
 static void wait_on(struct capture *capture, struct flow *flow)
 {
 	if (flow->closed)
-		table_wait(capture->table, flow, WAITING_CLOSED);
+		table_wait(capture->table, flow,
+			   flow->evidence ? WAITING_TOLD : WAITING_CLOSED);
 	else if (flow->evidence)
 		table_wait(capture->table, flow, WAITING_EVIDENCE);
 	else if (!flow->beyond_syn)
@@ -564,8 +423,8 @@ void flow_count(struct capture *capture, struct flow *flow,
 		count_ordinary(flow, seg);
 		return;
 	}
-	if (rst && evidence_of(capture, flow))
-		describe_rst(capture, flow, seg, place);
+	if (rst)
+		evidence_add_rst(capture, flow, seg, place);
 	learn_client(flow, seg);
 	zeek_count(flow, seg);
 	if (seg->time_ns < flow->last_ns)
@@ -578,40 +437,14 @@ void flow_count(struct capture *capture, struct flow *flow,
 		count_rst(flow, seg);
 	else
 		count_other(capture, flow, seg);
-	if (flow->evidence) {
-		if (rst)
-			flow->evidence->after_left = AFTER_RST_PACKETS + 1;
-		if (flow->evidence->after_left) {
-			flow->evidence->after_left--;
-			keep_packets(capture, flow, place);
-		}
-	}
+	if (flow->evidence)
+		evidence_follow(capture, flow, place, rst);
 	wait_on(capture, flow);
 }
 
 void flow_count_icmp(struct capture *capture, struct flow *flow,
 		     const struct segment *seg)
 {
-	struct evidence *it = evidence_of(capture, flow);
-	struct kept_icmp *kept;
-
-	if (!it || it->icmp_count == MAX_ICMP)
-		return;
-	kept = &it->icmp[it->icmp_count++];
-	kept->time_ns = seg->time_ns;
-	kept->offset = seg->offset;
-	kept->number = seg->number;
-	kept->mtu = seg->mtu;
-	kept->quoted_seq = seg->seq;
-	kept->origin = seg->origin;
-	kept->kind = seg->icmp_kind;
-	kept->code = seg->icmp_code;
-	kept->v4 = seg->v4;
-	kept->from = seg->from;
-	memcpy(kept->reporter, seg->reporter, sizeof(kept->reporter));
-	/* An ICMP error is worth the packets around it as much as a RST is. */
-	it->after_left = AFTER_RST_PACKETS;
-	if (flow->places)
-		keep_packets(capture, flow, flow->places - 1);
+	evidence_add_icmp(capture, flow, seg);
 	wait_on(capture, flow);
 }

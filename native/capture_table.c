@@ -3,9 +3,10 @@
  * The flow table: an index of 8-byte slots (linear probing, seeded hash) over slabs of flows, and one pool
  * of packet chunks for their rings. Segments queue for it, so that their cache misses overlap.
  *
- * Two lists, in the order of last activity, say whose time is up: closed flows, and those that saw only
- * SYNs. All others stay until the capture ends, or the table is full: then the longest silent of a sample
- * is given early, and counted.
+ * Lists in the order of last activity say whose time is up: closed flows, and those that saw only SYNs. A few
+ * of them end at each segment, so that nobody is handed very many at once; who is met before its turn ends
+ * then. All others stay until the capture ends, or the table is full: then the longest silent of a sample is
+ * given early, and counted.
  */
 #include "capture.h"
 
@@ -27,8 +28,9 @@ enum {
 	CHUNK_SLAB = SLAB_BYTES / sizeof(struct chunk),
 	FIRST_SLOTS = 4096,
 	EVICT_SAMPLE = 16,
-	/* Evidence of all live flows together; over it, the oldest closed ones are given early. */
-	EVIDENCE_BYTES = 128 << 20
+	/* More than one, since each segment may begin a flow. */
+	SEGMENT_ENDS = 4,
+	FINISH_BYTES = 4 << 20
 };
 
 struct list {
@@ -40,7 +42,7 @@ struct table {
 	uint64_t *slots; /* hash << 32 | flow + 1; 0 is free */
 	uint32_t mask, count, max_flows;
 	struct flow **slabs;
-	uint32_t slab_count, made, free_flow;
+	uint32_t slab_count, made, free_flow, finished;
 	struct chunk **chunk_slabs;
 	uint32_t chunk_slab_count, chunks_made;
 	uint32_t *free_chunks, free_chunk_count; /* last freed, first used */
@@ -48,12 +50,12 @@ struct table {
 	struct list waiting[WAITING_LISTS];
 	/* Before this nobody's time is up; INT64_MIN: look again. */
 	int64_t due_ns;
-	size_t evidence_bytes;
+	uint64_t evidence_bytes, max_evidence_bytes; /* of all live flows */
 	uint64_t sample; /* state of the generator that picks whom to evict */
 };
 
 struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
-			uint64_t ring_bytes)
+			uint64_t ring_bytes, uint64_t evidence_bytes)
 {
 	struct table *it = calloc(1, sizeof(*it));
 
@@ -63,6 +65,7 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 	it->sample = seed[3] | 1;
 	it->max_flows = max_flows;
 	it->max_chunks = ring_bytes / sizeof(struct chunk);
+	it->max_evidence_bytes = evidence_bytes;
 	it->mask = FIRST_SLOTS - 1;
 	it->slots = calloc(FIRST_SLOTS, sizeof(*it->slots));
 	it->free_flow = NO_FLOW;
@@ -78,15 +81,6 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 static struct flow *flow_at(const struct table *it, uint32_t index)
 {
 	return &it->slabs[index / SLAB_FLOWS][index % SLAB_FLOWS];
-}
-
-static void evidence_free(struct evidence *it)
-{
-	if (!it)
-		return;
-	free(it->packets);
-	free(it->rsts);
-	free(it);
 }
 
 void table_free(struct table *it)
@@ -255,7 +249,10 @@ static bool grow_ring(struct capture *capture, struct flow *flow)
 		return false;
 	}
 	flow->ring_size = (uint8_t)(flow->chunks * CHUNK_PACKETS);
-	capture->counts.without_packets += flow->ring_size < RING_PACKETS;
+	if (flow->ring_size < RING_PACKETS && !flow->short_ring) {
+		flow->short_ring = true;
+		capture->counts.without_packets++;
+	}
 	return true;
 }
 
@@ -302,10 +299,19 @@ void table_ring_shrink(struct table *it, struct flow *flow)
 	flow->ring_base = last - at % CHUNK_PACKETS;
 }
 
+/* All that the ring holds is kept elsewhere. */
+void table_ring_drop(struct table *it, struct flow *flow)
+{
+	for (uint8_t i = 0; i < flow->chunks; i++)
+		free_chunk(it, flow->chunk[i]);
+	flow->chunks = flow->ring_size = 0;
+	flow->ring_base = flow->places;
+}
+
 void table_charge(struct table *it, size_t bytes)
 {
 	it->evidence_bytes += bytes;
-	if (it->evidence_bytes > EVIDENCE_BYTES)
+	if (it->evidence_bytes > it->max_evidence_bytes)
 		it->due_ns = INT64_MIN;
 }
 
@@ -445,8 +451,7 @@ static void end_flow(struct capture *capture, struct flow *flow,
 	give_flow(capture, flow, ended_by);
 	unlink_flow(it, flow);
 	remove_slot(it, flow->hash, flow->index);
-	for (uint8_t i = 0; i < flow->chunks; i++)
-		free_chunk(it, flow->chunk[i]);
+	table_ring_drop(it, flow);
 	if (flow->evidence) {
 		it->evidence_bytes -= evidence_bytes(flow->evidence);
 		evidence_free(flow->evidence);
@@ -515,7 +520,7 @@ static struct flow *begin_flow(struct capture *capture,
 
 static int64_t limit_of(const struct flow *flow)
 {
-	return flow->waiting == WAITING_CLOSED ? LINGER_NS : OPENING_NS;
+	return flow->waiting == WAITING_OPENING ? OPENING_NS : LINGER_NS;
 }
 
 static bool is_over(const struct flow *flow, int64_t now_ns)
@@ -530,7 +535,7 @@ static bool is_over(const struct flow *flow, int64_t now_ns)
 
 static uint8_t how_over(const struct flow *flow)
 {
-	return flow->waiting == WAITING_CLOSED ? ENDED_CLOSED : ENDED_IDLE;
+	return flow->waiting == WAITING_OPENING ? ENDED_IDLE : ENDED_CLOSED;
 }
 
 /* Send for all of a flow, which is about to begin or to end. */
@@ -540,43 +545,76 @@ static void fetch_whole(const struct flow *flow)
 		__builtin_prefetch((const char *)flow + at, 1);
 }
 
-/* Give those whose time is up, oldest first. */
-void table_expire(struct capture *capture, int64_t now_ns)
+/*
+ * Give flows of this list whose time is up, oldest first, and *most at most; gives when the time of the next is
+ * up.
+ */
+static int64_t expire_list(struct capture *capture, enum waiting which,
+			   int64_t now_ns, uint32_t *most)
+{
+	struct table *it = capture->table;
+	int64_t due_ns;
+
+	while (it->waiting[which].first != NO_FLOW) {
+		struct flow *flow = flow_at(it, it->waiting[which].first);
+
+		if (!is_over(flow, now_ns))
+			return __builtin_add_overflow(flow->last_ns,
+						      limit_of(flow), &due_ns) ?
+				       INT64_MIN :
+				       due_ns;
+		if (!*most)
+			return INT64_MIN;
+		--*most;
+		if (flow->next != NO_FLOW)
+			fetch_whole(flow_at(it, flow->next));
+		end_flow(capture, flow, how_over(flow));
+	}
+	return INT64_MAX;
+}
+
+/*
+ * Evidence is at its bound: give whoever has some and is closed, the longest first. Nothing is lost by it
+ * unless more comes of the same connection. Only if there is none, give one that is open.
+ */
+static void relieve(struct capture *capture, int64_t now_ns)
 {
 	struct table *it = capture->table;
 
+	while (it->evidence_bytes > it->max_evidence_bytes) {
+		uint32_t told = it->waiting[WAITING_TOLD].first;
+		uint32_t open = it->waiting[WAITING_EVIDENCE].first;
+		struct flow *flow;
+
+		if (told == NO_FLOW && open == NO_FLOW)
+			return;
+		flow = flow_at(it, told != NO_FLOW ? told : open);
+		if (is_over(flow, now_ns)) {
+			end_flow(capture, flow, how_over(flow));
+		} else if (told != NO_FLOW) {
+			capture->counts.hurried++;
+			end_flow(capture, flow, ENDED_HURRIED);
+		} else {
+			capture->counts.evicted++;
+			end_flow(capture, flow, ENDED_EVICTED);
+		}
+	}
+}
+
+/* Give flows whose time is up, so many at most, and those for which there is no room. */
+void table_expire(struct capture *capture, int64_t now_ns, uint32_t most)
+{
+	struct table *it = capture->table;
 	int64_t due_ns = INT64_MAX;
 
 	if (now_ns < it->due_ns)
 		return;
 	for (int i = WAITING_CLOSED; i <= WAITING_OPENING; i++) {
-		while (it->waiting[i].first != NO_FLOW) {
-			struct flow *flow = flow_at(it, it->waiting[i].first);
-			int64_t mine_ns;
+		int64_t mine_ns = expire_list(capture, i, now_ns, &most);
 
-			if (!is_over(flow, now_ns)) {
-				if (__builtin_add_overflow(flow->last_ns,
-							   limit_of(flow),
-							   &mine_ns))
-					mine_ns = INT64_MIN;
-				due_ns = mine_ns < due_ns ? mine_ns : due_ns;
-				break;
-			}
-			if (flow->next != NO_FLOW)
-				fetch_whole(flow_at(it, flow->next));
-			end_flow(capture, flow, how_over(flow));
-		}
+		due_ns = mine_ns < due_ns ? mine_ns : due_ns;
 	}
-	while (it->evidence_bytes > EVIDENCE_BYTES) {
-		uint32_t first = it->waiting[WAITING_CLOSED].first;
-
-		if (first == NO_FLOW)
-			first = it->waiting[WAITING_EVIDENCE].first;
-		if (first == NO_FLOW)
-			break;
-		capture->counts.evicted++;
-		end_flow(capture, flow_at(it, first), ENDED_EVICTED);
-	}
+	relieve(capture, now_ns);
 	it->due_ns = due_ns;
 }
 
@@ -584,8 +622,12 @@ static void take(struct capture *capture, const struct segment *seg)
 {
 	struct flow *flow;
 
-	table_expire(capture, seg->time_ns);
+	table_expire(capture, seg->time_ns, SEGMENT_ENDS);
 	flow = find(capture->table, &seg->key, seg->hash);
+	if (flow && is_over(flow, seg->time_ns)) {
+		end_flow(capture, flow, how_over(flow));
+		flow = NULL;
+	}
 	if (seg->icmp_kind) {
 		if (flow)
 			flow_count_icmp(capture, flow, seg);
@@ -673,15 +715,19 @@ void table_drain(struct capture *capture)
 		take_next(capture);
 }
 
-/* The capture has ended: give all that is live, oldest entry first. */
-void table_finish(struct capture *capture)
+/* The capture has ended: give what is live, oldest entry first, some at a time; true while there is more. */
+bool table_finish(struct capture *capture)
 {
 	struct table *it = capture->table;
 
-	for (uint32_t i = 0; i < it->made; i++) {
-		struct flow *flow = flow_at(it, i);
+	while (it->finished < it->made) {
+		struct flow *flow = flow_at(it, it->finished++);
 
 		if (flow->live)
 			end_flow(capture, flow, ENDED_CAPTURE);
+		if (capture->rows.length + capture->records.length >=
+		    FINISH_BYTES)
+			break;
 	}
+	return it->finished < it->made;
 }

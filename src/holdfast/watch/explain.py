@@ -13,10 +13,10 @@ from typing import Any
 
 from holdfast.events import Endpoint
 from holdfast.watch.capture import wire
-from holdfast.watch.capture.flow import Progress, Summary
 from holdfast.watch.capture.live import listen
 from holdfast.watch.capture.read import read_captures
 from holdfast.watch.capture.reading import BATCH, Reading
+from holdfast.watch.capture.summary import Progress, Summary
 from holdfast.watch.diagnose.across import Opened, Ttls, refine
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.judge import Judged, judge_all
@@ -60,7 +60,7 @@ class _Connections:
 
     def take(self, rows: Any) -> None:
         """Remember a batch; the oldest gives way."""
-        self._batches.append(rows[_FIELDS].copy())
+        self._batches.append(rows[_FIELDS].astype([(name, rows.dtype[name]) for name in _FIELDS]))
         self._count += len(rows)
         while len(self._batches) > 1 and self._count - len(self._batches[0]) >= CONNECTIONS:
             self._count -= len(self._batches.pop(0))
