@@ -115,16 +115,19 @@ static void walk_proto(struct walk *w, struct ip *ip, uint8_t proto);
 
 /* ---- TCP */
 
+/* In two words, since the hash reads them as such right after: from smaller stores they would come late. */
 static void map_address(uint8_t out[16], const uint8_t *from, bool v4)
 {
-	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	uint64_t word[2] = { 0 };
+	uint32_t address;
 
 	if (v4) {
-		memcpy(out, mapped, sizeof(mapped));
-		memcpy(out + 12, from, 4);
+		memcpy(&address, from, sizeof(address));
+		word[1] = (uint64_t)address << 32 | 0xffff0000;
 	} else {
-		memcpy(out, from, 16);
+		memcpy(word, from, sizeof(word));
 	}
+	memcpy(out, word, sizeof(word));
 }
 
 static void set_key(struct segment *seg, const struct walk *w,
