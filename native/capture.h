@@ -3,7 +3,7 @@
  * Captures to flows, in one pass and bounded memory; nothing here knows Python.
  *
  * capture_feed() takes the bytes of a file as they come, frames them into packets (capture_file.c), walks
- * their headers (capture_link.c) and queues the segments, which the flow table (capture_table.c)
+ * their headers (capture_link.c, capture_ip.c, capture_segment.c) and queues the segments, which the flow table (capture_table.c)
  * finds a flow for and capture_flow.c counts into it; capture_evidence.c keeps what surrounds a RST. What is
  * finished is written to two buffers (capture_give.c): a row for each flow, and a record with its last
  * packets for each flow with a RST.
@@ -23,6 +23,7 @@ enum {
 	/* Segments on their way: each waits for its slot, then for its flow. */
 	QUEUE = 32,
 	SLOT_AHEAD = 8,
+	REST_AHEAD = 12,
 	FLOW_AHEAD = 16,
 	CHUNK_PACKETS = 4,
 	RING_PACKETS = 32,
@@ -88,6 +89,8 @@ struct flow_key {
 	uint32_t tunnel_id;
 };
 
+struct flow;
+
 /* One segment, or one ICMP error that quotes a segment (then icmp_kind is not 0). */
 struct segment {
 	struct flow_key key;
@@ -97,6 +100,7 @@ struct segment {
 	uint32_t ts_val, ts_ecr, sack_right;
 	uint16_t window, flags, ip_id, options, mss, vlan, origin;
 	uint32_t hash;
+	struct flow *likely; /* the flow of this hash when it was looked up */
 	uint8_t from; /* which end of the key sent it (or the quoted segment) */
 	uint8_t ttl, options_bytes, window_scale, content, tunnel;
 	uint8_t mptcp_reason;
@@ -142,6 +146,7 @@ struct evidence {
 	struct kept_packet *packets;
 	struct kept_rst *rsts;
 	struct kept_icmp *icmp;
+	int64_t first_rst_ns;
 	uint32_t left_out, next_place;
 	uint8_t count, rst_count, icmp_count;
 	uint8_t room, rst_room, icmp_room;
@@ -160,10 +165,7 @@ enum waiting {
 	WAITING_LISTS
 };
 
-/*
- * One end of a flow: what nearly every segment changes, in two cache lines. The first is read for the segments
- * of the other end as well.
- */
+/* One end of a flow: what is read or changed for nearly every segment of either end, a cache line. */
 struct side {
 	uint32_t next_seq, highest_ack, window_bytes, packets, data_packets;
 	uint32_t zeek_start, zeek_last, zeek_ack;
@@ -171,60 +173,125 @@ struct side {
 	uint64_t payload_bytes;
 	uint16_t seen, ip_id_last;
 	uint8_t ttl_last, window_scale, zeek_state, zeek_before;
-
-	uint64_t ip_bytes;
-	int64_t first_ns;
-	uint32_t ip_id_zero, ip_id_steps, dont_fragment;
-	/* its last segment, to know a copy of it */
-	uint32_t last_seq, last_ack, last_payload_bytes;
-	uint16_t last_flags, last_ip_id;
-	uint32_t sack_right, isn, fin_seq, first_seq;
-	uint32_t spare;
 };
-_Static_assert(sizeof(struct side) == 128, "two cache lines");
+_Static_assert(sizeof(struct side) == 64, "a cache line");
 
-/* The rest of it. */
+/* What is changed for nearly every segment of this end; both ends share a cache line. */
+struct side_sums {
+	uint64_t ip_bytes;
+	uint32_t ip_id_zero, ip_id_steps, dont_fragment;
+	uint32_t last; /* digest of its last segment, to know a copy of it */
+	uint32_t sack_right, first_seq;
+};
+_Static_assert(sizeof(struct side_sums) == 32, "half a cache line");
+
+/* What its first and last segments say. */
 struct side_rare {
-	uint32_t syns, fins, rsts;
-	uint32_t retransmits, duplicates, ahead, unseen_bytes, keep_alives,
-		zero_windows;
+	int64_t first_ns;
+	uint32_t isn, fin_seq, syns, fins, rsts;
 	uint32_t zeek_last_syn, zeek_last_fin, zeek_last_rst;
-	uint32_t zeek_gaps, zeek_retransmits, zeek_zero_windows;
 	uint16_t syn_options, syn_flags, syn_window, syn_payload_bytes, mss,
 		ip_id_first;
 	uint8_t ttl_first, ttl_min, ttl_max, rst_ttl;
-	bool zeek_fin;
 };
+
+/* Of a flow in which something went wrong. */
+struct trouble {
+	struct side_trouble {
+		uint32_t retransmits, duplicates, ahead, unseen_bytes,
+			keep_alives, zero_windows;
+		uint32_t zeek_gaps, zeek_retransmits, zeek_zero_windows;
+	} side[2];
+};
+
+/*
+ * What the usual segment of an established connection does not need: in the same slab as the flow, behind all
+ * flows. The first line is for the segments around a handshake, too.
+ */
+struct flow_rare {
+	uint32_t chunk[RING_CHUNKS];
+	uint32_t previous, next; /* in its list */
+	int64_t ack_ns;
+	uint32_t backwards, source;
+	uint16_t vlan;
+	uint8_t tunnel, simultaneous, client_by;
+	uint8_t zeek_fins, zeek_length, spare;
+
+	char zeek_history[32];
+	struct evidence *evidence;
+	struct trouble *trouble;
+	uint64_t first_number;
+	int64_t first_ns, syn_ns, syn_ack_ns;
+	struct side_rare side[2];
+};
+_Static_assert(sizeof(struct flow_rare) == 256 &&
+		       offsetof(struct flow_rare, zeek_history) == 64,
+	       "four cache lines");
 
 /* The ends are in the order of the key. */
 struct flow {
 	struct flow_key key;
 	int64_t last_ns;
-	uint32_t places, others; /* others: not RSTs */
-	uint8_t ring_size, chunks;
-	uint8_t client, originator, fins, waiting;
+	uint32_t places;
+	uint32_t chunk; /* of its ring, the one that is being written */
+	uint16_t zeek_letters;
+	uint8_t chunks : 4, ring_goes_round : 1, ring_is_short : 1, live : 1;
+	uint8_t at_chunk; /* which of them that is */
+	uint8_t waiting : 3, fins : 2, beyond_syn : 1, has_window_scale : 1,
+		has_evidence : 1;
 	uint8_t closed; /* 1 or 2: by that end's RST; 3: by FINs both ways */
-	bool beyond_syn : 1, has_window_scale : 1, live : 1, short_ring : 1;
-
-	uint32_t chunk[RING_CHUNKS];
-	struct evidence *evidence;
-	uint32_t previous, next; /* in its list */
-	uint32_t index, zeek_letters;
-	uint32_t ring_base; /* place of the first packet in the ring */
-	uint16_t seen;
-	uint8_t zeek_length, client_by;
+	uint8_t seen : 4, client : 1, originator : 1, steady : 1;
 
 	struct side side[2];
-	struct side_rare rare[2];
-
-	uint64_t first_number;
-	int64_t first_ns, syn_ns, syn_ack_ns, ack_ns, first_rst_ns;
-	uint32_t source, backwards, hash;
-	uint16_t vlan;
-	uint8_t tunnel, simultaneous;
-	char zeek_history[32];
+	struct side_sums sums[2];
 } __attribute__((aligned(64)));
-_Static_assert(offsetof(struct flow, side) == 128, "two cache lines");
+_Static_assert(sizeof(struct flow) == 256, "four cache lines");
+
+/* A huge page; the fuzzer makes it small, to see each flow's bounds sooner. */
+#ifndef SLAB_BYTES
+#define SLAB_BYTES (2 << 20)
+#endif
+
+enum {
+	SLAB_FLOWS = (SLAB_BYTES - 64) /
+		     (sizeof(struct flow) + sizeof(struct flow_rare))
+};
+
+/* Aligned to its size, so that a flow knows its slab. It never moves, so a flow has one address. */
+struct slab {
+	struct flow flows[SLAB_FLOWS];
+	struct flow_rare rare[SLAB_FLOWS];
+	uint32_t number;
+};
+_Static_assert(sizeof(struct slab) <= SLAB_BYTES, "as much as is there");
+
+static inline struct slab *slab_of(const struct flow *flow)
+{
+	return (struct slab *)((uintptr_t)flow & ~(uintptr_t)(SLAB_BYTES - 1));
+}
+
+static inline struct flow_rare *rare_of(const struct flow *flow)
+{
+	struct slab *slab = slab_of(flow);
+
+	return &slab->rare[flow - slab->flows];
+}
+
+/* How many of the segments before this place were no RSTs; all RSTs that were counted are before it. */
+static inline uint32_t others_before(const struct flow *flow, uint32_t place)
+{
+	const struct side_rare *side = rare_of(flow)->side;
+
+	return place - side[0].rsts - side[1].rsts;
+}
+
+/* A hash of two words: multiply, and fold the product. */
+static inline uint64_t fold(uint64_t a, uint64_t b)
+{
+	unsigned __int128 product = (unsigned __int128)a * b;
+
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
 
 struct buffer {
 	uint8_t *bytes;
@@ -247,6 +314,7 @@ struct origin {
 };
 
 struct table;
+struct ring_pool;
 
 struct capture {
 	struct counts counts;
@@ -269,8 +337,9 @@ struct capture {
 	uint16_t packet_origin;
 	/* segments on their way to the table, and how many came how far */
 	struct segment queue[QUEUE];
-	uint32_t added, fetched, taken;
+	uint32_t added, fetched, rested, taken;
 	struct table *table;
+	struct ring_pool *rings;
 	bool want_rows;
 	struct buffer rows, records;
 	bool out_of_memory;
@@ -301,24 +370,36 @@ void capture_walk(struct capture *it, uint32_t link, const uint8_t *data,
 
 /* capture_table.c */
 struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
-			uint64_t ring_bytes, uint64_t evidence_bytes);
+			uint64_t evidence_bytes);
 void table_free(struct table *it);
 void table_add(struct capture *it, struct segment *seg);
 void table_drain(struct capture *it);
 void table_expire(struct capture *it, int64_t now_ns, uint32_t most);
 bool table_finish(struct capture *it);
-struct kept_packet *table_ring_slot(struct capture *it, struct flow *flow,
-				    uint32_t place);
-void table_ring_shrink(struct table *it, struct flow *flow);
-void table_ring_drop(struct table *it, struct flow *flow);
-const struct kept_packet *
-table_ring_at(const struct table *it, const struct flow *flow, uint32_t place);
 void table_wait(struct table *it, struct flow *flow, enum waiting list);
 void table_charge(struct table *it, size_t evidence_bytes);
+
+/* capture_ring.c */
+struct ring_pool *ring_pool_new(uint64_t bytes);
+void ring_pool_free(struct ring_pool *it);
+struct kept_packet *ring_slot(struct capture *it, struct flow *flow,
+			      uint32_t place);
+uint32_t ring_first(const struct flow *flow, uint32_t place);
+void ring_copy(const struct capture *it, const struct flow *flow,
+	       uint32_t place, uint32_t first, uint32_t count,
+	       struct kept_packet *out);
+void ring_shrink(struct capture *it, struct flow *flow);
+void ring_drop(struct capture *it, struct flow *flow);
+
+/* capture_slab.c */
+void *slab_new(size_t bytes);
+bool slab_list_grow(void *list, uint32_t count);
 
 /* capture_flow.c */
 void flow_begin(struct flow *flow, const struct segment *seg,
 		const struct capture *it);
+struct side_trouble *flow_trouble(struct capture *it, struct flow *flow,
+				  uint8_t end);
 bool flow_is_reused(const struct flow *flow, const struct segment *seg);
 void flow_count(struct capture *it, struct flow *flow,
 		const struct segment *seg);
@@ -339,8 +420,10 @@ void kept_packet_fill(struct kept_packet *kept, const struct segment *seg,
 
 /* capture_zeek.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
+bool zeek_is_steady(const struct flow *flow);
 bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg);
-void zeek_count(struct flow *flow, const struct segment *seg);
+void zeek_count(struct capture *it, struct flow *flow,
+		const struct segment *seg);
 const char *zeek_conclude(const struct flow *flow);
 
 /* capture_give.c */

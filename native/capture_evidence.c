@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(sizeof(struct evidence) == 40 &&
+_Static_assert(sizeof(struct evidence) == 48 &&
 		       sizeof(struct kept_rst) == 264 &&
 		       sizeof(struct kept_icmp) == 56,
 	       "portable/evidence.py charges the same");
@@ -29,14 +29,18 @@ void evidence_free(struct evidence *it)
 
 static struct evidence *evidence_of(struct capture *capture, struct flow *flow)
 {
-	if (!flow->evidence) {
-		flow->evidence = calloc(1, sizeof(*flow->evidence));
-		if (flow->evidence)
-			table_charge(capture->table, sizeof(*flow->evidence));
-		else
+	struct flow_rare *rare = rare_of(flow);
+
+	if (!flow->has_evidence) {
+		rare->evidence = calloc(1, sizeof(*rare->evidence));
+		if (!rare->evidence) {
 			capture->out_of_memory = true;
+			return NULL;
+		}
+		flow->has_evidence = true;
+		table_charge(capture->table, sizeof(*rare->evidence));
 	}
-	return flow->evidence;
+	return rare->evidence;
 }
 
 /* Make room for this many of a list: the next power of two, since most flows need few and some need all. */
@@ -65,28 +69,23 @@ static bool make_room(struct capture *capture, void *list, uint8_t *room,
 static void keep_packets(struct capture *capture, struct flow *flow,
 			 uint32_t place)
 {
-	struct evidence *it = flow->evidence;
-	uint32_t remembered = flow->ring_size ? flow->ring_size :
-						flow->chunks * CHUNK_PACKETS;
-	uint32_t at = it->next_place, count;
+	struct evidence *it = rare_of(flow)->evidence;
+	uint32_t first = ring_first(flow, place), count, room;
 
-	if (at < flow->ring_base)
-		at = flow->ring_base;
-	if (place + 1 > remembered && at < place + 1 - remembered)
-		at = place + 1 - remembered;
-	count = it->count + (place + 1 - at);
-	if (!make_room(capture, &it->packets, &it->room,
-		       count < MAX_PACKETS ? count : MAX_PACKETS,
-		       sizeof(*it->packets)))
-		return;
-	for (; at <= place; at++) {
-		if (it->count == MAX_PACKETS)
-			it->left_out++;
-		else
-			it->packets[it->count++] =
-				*table_ring_at(capture->table, flow, at);
+	if (first < it->next_place)
+		first = it->next_place;
+	count = first <= place ? place + 1 - first : 0;
+	room = MAX_PACKETS - it->count;
+	if (count > room) {
+		it->left_out += count - room;
+		count = room;
 	}
 	it->next_place = place + 1;
+	if (!make_room(capture, &it->packets, &it->room, it->count + count,
+		       sizeof(*it->packets)))
+		return;
+	ring_copy(capture, flow, place, first, count, it->packets + it->count);
+	it->count += (uint8_t)count;
 }
 
 void kept_packet_fill(struct kept_packet *kept, const struct segment *seg,
@@ -120,6 +119,7 @@ static void moment_of(struct moment_facts *moment, const struct flow *flow,
 		      uint8_t end)
 {
 	const struct side *side = &flow->side[end];
+	const struct side_rare *rare = &rare_of(flow)->side[end];
 
 	moment->last_ns = side->last_ns;
 	moment->last_data_ns = side->last_data_ns;
@@ -127,11 +127,11 @@ static void moment_of(struct moment_facts *moment, const struct flow *flow,
 	moment->next_seq = side->next_seq;
 	moment->last_ack = side->highest_ack;
 	moment->window_bytes = side->window_bytes;
-	moment->sack_right = side->sack_right;
+	moment->sack_right = flow->sums[end].sack_right;
 	moment->packets = side->packets;
 	moment->data_packets = side->data_packets;
-	moment->rsts = flow->rare[end].rsts;
-	moment->fins = flow->rare[end].fins;
+	moment->rsts = rare->rsts;
+	moment->fins = rare->fins;
 	moment->ip_id = side->ip_id_last;
 	moment->seen = side->seen;
 	moment->ttl = side->ttl_last;
@@ -140,7 +140,7 @@ static void moment_of(struct moment_facts *moment, const struct flow *flow,
 static void describe_rst(struct kept_rst *rst, const struct flow *flow,
 			 const struct segment *seg, uint32_t place)
 {
-	*rst = (struct kept_rst){ .others_before = flow->others };
+	*rst = (struct kept_rst){ .others_before = others_before(flow, place) };
 	kept_packet_fill(&rst->packet, seg, place);
 	moment_of(&rst->moment[0], flow, 0);
 	moment_of(&rst->moment[1], flow, 1);
@@ -163,6 +163,8 @@ void evidence_add_rst(struct capture *capture, struct flow *flow,
 	    !make_room(capture, &it->rsts, &it->rst_room, it->rst_count + 1u,
 		       sizeof(*it->rsts)))
 		return;
+	if (!it->rst_count)
+		it->first_rst_ns = seg->time_ns;
 	describe_rst(&it->rsts[it->rst_count++], flow, seg, place);
 }
 
@@ -170,7 +172,7 @@ void evidence_add_rst(struct capture *capture, struct flow *flow,
 void evidence_follow(struct capture *capture, struct flow *flow, uint32_t place,
 		     bool rst)
 {
-	struct evidence *it = flow->evidence;
+	struct evidence *it = rare_of(flow)->evidence;
 
 	if (rst)
 		it->after_left = AFTER_RST_PACKETS + 1;
@@ -179,7 +181,7 @@ void evidence_follow(struct capture *capture, struct flow *flow, uint32_t place,
 	it->after_left--;
 	keep_packets(capture, flow, place);
 	if (rst)
-		table_ring_drop(capture->table, flow);
+		ring_drop(capture, flow);
 }
 
 void evidence_add_icmp(struct capture *capture, struct flow *flow,

@@ -32,8 +32,9 @@ struct capture *capture_new(const uint64_t seed[4], uint32_t max_flows,
 		return NULL;
 	it->want_rows = want_rows;
 	it->origins = malloc(MAX_ORIGINS * sizeof(*it->origins));
-	it->table = table_new(seed, max_flows, ring_bytes, evidence_bytes);
-	if (!it->origins || !it->table) {
+	it->table = table_new(seed, max_flows, evidence_bytes);
+	it->rings = ring_pool_new(ring_bytes);
+	if (!it->origins || !it->table || !it->rings) {
 		capture_free(it);
 		return NULL;
 	}
@@ -45,6 +46,7 @@ void capture_free(struct capture *it)
 	if (!it)
 		return;
 	table_free(it->table);
+	ring_pool_free(it->rings);
 	free(it->origins);
 	free(it->rows.bytes);
 	free(it->records.bytes);
@@ -150,6 +152,9 @@ static size_t pcap_record(struct capture *it, const uint8_t *at, size_t left)
 		return broken(it, "a packet of more than 1 MiB");
 	if (left - header < captured)
 		return 0;
+	/* Its headers will be there when this packet is done. */
+	__builtin_prefetch(at + header + captured);
+	__builtin_prefetch(at + header + captured + 64);
 	fraction = u32(it, at + 4);
 	time_ns = u32(it, at) * NANOSECONDS +
 		  (int64_t)fraction * (it->nanoseconds ? 1 : 1000);

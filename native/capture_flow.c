@@ -26,14 +26,15 @@ static uint32_t length_of(const struct segment *seg)
 
 static void guess_client(struct flow *flow, const struct segment *seg)
 {
+	struct flow_rare *rare = rare_of(flow);
 	uint16_t own = seg->key.port[seg->from],
 		 other = seg->key.port[!seg->from];
 
 	if (seg->flags & RST || !(seg->flags & SYN)) {
-		flow->client_by = own == other ? BY_FIRST : BY_PORT;
+		rare->client_by = own == other ? BY_FIRST : BY_PORT;
 		flow->client = own < other ? !seg->from : seg->from;
 	} else {
-		flow->client_by = seg->flags & ACK ? BY_SYN_ACK : BY_SYN;
+		rare->client_by = seg->flags & ACK ? BY_SYN_ACK : BY_SYN;
 		flow->client = seg->flags & ACK ? !seg->from : seg->from;
 	}
 }
@@ -41,21 +42,22 @@ static void guess_client(struct flow *flow, const struct segment *seg)
 /* A handshake that comes late (reordered, or a new vantage) corrects a guess. */
 static void learn_client(struct flow *flow, const struct segment *seg)
 {
-	if (flow->client_by <= BY_SYN_ACK || !(seg->flags & SYN) ||
-	    seg->flags & RST)
-		return;
-	guess_client(flow, seg);
+	if (seg->flags & SYN && !(seg->flags & RST) &&
+	    rare_of(flow)->client_by > BY_SYN_ACK)
+		guess_client(flow, seg);
 }
 
 void flow_begin(struct flow *flow, const struct segment *seg,
 		const struct capture *it)
 {
+	struct flow_rare *rare = rare_of(flow);
+
 	flow->key = seg->key;
-	flow->tunnel = seg->tunnel;
-	flow->vlan = seg->vlan;
-	flow->source = it->origins[seg->origin].source;
-	flow->first_number = seg->number;
-	flow->first_ns = flow->last_ns = seg->time_ns;
+	rare->tunnel = seg->tunnel;
+	rare->vlan = seg->vlan;
+	rare->source = it->origins[seg->origin].source;
+	rare->first_number = seg->number;
+	rare->first_ns = flow->last_ns = seg->time_ns;
 	guess_client(flow, seg);
 	zeek_begin(flow, seg);
 }
@@ -64,22 +66,43 @@ void flow_begin(struct flow *flow, const struct segment *seg,
 bool flow_is_reused(const struct flow *flow, const struct segment *seg)
 {
 	const struct side *side = &flow->side[seg->from];
+	const struct side_rare *rare = &rare_of(flow)->side[seg->from];
 
 	if ((seg->flags & (SYN | ACK | RST)) != SYN)
 		return false;
 	if (side->seen & SEEN_ISN)
-		return side->isn != seg->seq;
-	return flow->closed || side->packets > flow->rare[seg->from].rsts;
+		return rare->isn != seg->seq;
+	return flow->closed || side->packets > rare->rsts;
 }
+
+/* What went wrong with what this end sends; NULL without memory. */
+struct side_trouble *flow_trouble(struct capture *capture, struct flow *flow,
+				  uint8_t end)
+{
+	struct flow_rare *rare = rare_of(flow);
+
+	if (!rare->trouble)
+		rare->trouble = calloc(1, sizeof(*rare->trouble));
+	if (rare->trouble)
+		return &rare->trouble->side[end];
+	capture->out_of_memory = true;
+	return NULL;
+}
+
+/* Count one more of this kind of trouble at this end. */
+#define TROUBLE(capture, flow, end, kind)                 \
+	do {                                              \
+		struct side_trouble *trouble_ =           \
+			flow_trouble(capture, flow, end); \
+		if (trouble_)                             \
+			trouble_->kind++;                 \
+	} while (0)
 
 static void count_rst(struct flow *flow, const struct segment *seg)
 {
-	struct side_rare *rare = &flow->rare[seg->from];
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
 
-	if (!(flow->seen & SEEN_RST_TIME)) {
-		flow->seen |= SEEN_RST_TIME;
-		flow->first_rst_ns = seg->time_ns;
-	}
+	flow->seen |= SEEN_RST_TIME;
 	if (rare->rsts++ == 0)
 		rare->rst_ttl = seg->ttl;
 	flow->closed = (uint8_t)(1 + seg->from);
@@ -89,21 +112,22 @@ static void count_rst(struct flow *flow, const struct segment *seg)
 
 static void count_syn(struct flow *flow, const struct segment *seg)
 {
+	struct flow_rare *all = rare_of(flow);
 	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &flow->rare[seg->from];
-	uint16_t seen = seg->flags & ACK ? SEEN_SYN_ACK_TIME : SEEN_SYN_TIME;
+	struct side_rare *rare = &all->side[seg->from];
+	uint8_t seen = seg->flags & ACK ? SEEN_SYN_ACK_TIME : SEEN_SYN_TIME;
 
 	if (!(flow->seen & seen)) {
 		flow->seen |= seen;
 		if (seg->flags & ACK)
-			flow->syn_ack_ns = seg->time_ns;
+			all->syn_ack_ns = seg->time_ns;
 		else
-			flow->syn_ns = seg->time_ns;
+			all->syn_ns = seg->time_ns;
 	}
 	if (rare->syns++)
 		return;
 	side->seen |= SEEN_ISN;
-	side->isn = seg->seq;
+	rare->isn = seg->seq;
 	rare->syn_flags = seg->flags;
 	rare->syn_options = seg->options;
 	rare->syn_window = seg->window;
@@ -120,54 +144,57 @@ static void count_syn(struct flow *flow, const struct segment *seg)
 	}
 	flow->has_window_scale = (flow->side[0].seen & flow->side[1].seen &
 				  SEEN_WINDOW_SCALE) != 0;
-	flow->simultaneous =
-		flow->rare[0].syns && flow->rare[1].syns &&
-		!((flow->rare[0].syn_flags | flow->rare[1].syn_flags) & ACK);
+	all->simultaneous =
+		all->side[0].syns && all->side[1].syns &&
+		!((all->side[0].syn_flags | all->side[1].syn_flags) & ACK);
 }
 
-static void count_sequence(struct flow *flow, const struct segment *seg)
+static void count_sequence(struct capture *capture, struct flow *flow,
+			   const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &flow->rare[seg->from];
 	uint32_t length = length_of(seg), end = seg->seq + length;
 
 	if (!(side->seen & SEEN_NEXT)) {
 		side->seen |= SEEN_NEXT;
-		side->first_seq = seg->seq;
+		flow->sums[seg->from].first_seq = seg->seq;
 		side->next_seq = end;
 		return;
 	}
 	if (length == 0) {
 		if (seg->seq + 1 == side->next_seq && seg->flags == ACK)
-			rare->keep_alives++;
+			TROUBLE(capture, flow, seg->from, keep_alives);
 		return;
 	}
 	if (after(seg->seq, side->next_seq))
-		rare->ahead++;
+		TROUBLE(capture, flow, seg->from, ahead);
 	if (after(end, side->next_seq))
 		side->next_seq = end;
 	else if (seg->payload_bytes == 1 && seg->seq + 1 == side->next_seq)
-		rare->keep_alives++;
+		TROUBLE(capture, flow, seg->from, keep_alives);
 	else if (seg->payload_bytes)
-		rare->retransmits++;
+		TROUBLE(capture, flow, seg->from, retransmits);
 }
 
-static void count_sack(struct side *side, const struct segment *seg)
+static void count_sack(struct flow *flow, const struct segment *seg)
 {
-	if (side->seen & SEEN_SACK &&
-	    !after(side->sack_right, side->highest_ack))
+	struct side *side = &flow->side[seg->from];
+	uint32_t *right = &flow->sums[seg->from].sack_right;
+
+	if (side->seen & SEEN_SACK && !after(*right, side->highest_ack))
 		side->seen &= (uint16_t)~SEEN_SACK;
 	if (seg->options & OPTION_SACK &&
 	    after(seg->sack_right, side->highest_ack) &&
-	    (!(side->seen & SEEN_SACK) ||
-	     after(seg->sack_right, side->sack_right))) {
+	    (!(side->seen & SEEN_SACK) || after(seg->sack_right, *right))) {
 		side->seen |= SEEN_SACK;
-		side->sack_right = seg->sack_right;
+		*right = seg->sack_right;
 	}
 }
 
-static void count_ack(struct flow *flow, const struct segment *seg)
+static void count_ack(struct capture *capture, struct flow *flow,
+		      const struct segment *seg)
 {
+	struct side_trouble *trouble;
 	struct side *side = &flow->side[seg->from];
 	struct side *other = &flow->side[!seg->from];
 	uint32_t ahead;
@@ -179,25 +206,27 @@ static void count_ack(struct flow *flow, const struct segment *seg)
 		side->highest_ack = seg->ack;
 	}
 	if (side->seen & SEEN_SACK || seg->options & OPTION_SACK)
-		count_sack(side, seg);
+		count_sack(flow, seg);
 	/* While there are only SYNs, an odd acknowledgment belongs to an older connection. */
 	ahead = seg->ack - other->next_seq;
 	if (ahead && ahead < MAX_UNSEEN_BYTES &&
 	    other->seen & SEEN_BEYOND_SYN) {
-		flow->rare[!seg->from].unseen_bytes += ahead;
+		trouble = flow_trouble(capture, flow, !seg->from);
+		if (trouble)
+			trouble->unseen_bytes += ahead;
 		other->next_seq = seg->ack;
 	}
 	if (!(flow->seen & SEEN_ACK_TIME) && flow->seen & SEEN_SYN_ACK_TIME &&
 	    !(seg->flags & SYN) && seg->from == flow->client) {
 		flow->seen |= SEEN_ACK_TIME;
-		flow->ack_ns = seg->time_ns;
+		rare_of(flow)->ack_ns = seg->time_ns;
 	}
 }
 
 static void count_ttl(struct flow *flow, const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &flow->rare[seg->from];
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
 
 	if (!(side->seen & SEEN_ANY)) {
 		rare->ttl_first = rare->ttl_min = rare->ttl_max = seg->ttl;
@@ -211,24 +240,21 @@ static void count_ttl(struct flow *flow, const struct segment *seg)
 		rare->ttl_max = seg->ttl;
 }
 
-static void count_ip(struct flow *flow, const struct segment *seg)
+static inline void count_ip_id(struct flow *flow, const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	uint16_t step;
+	struct side_sums *sums = &flow->sums[seg->from];
+	uint16_t step = (uint16_t)(seg->ip_id - side->ip_id_last);
 
-	if (seg->ttl != side->ttl_last || !(side->seen & SEEN_ANY))
-		count_ttl(flow, seg);
-	if (!seg->v4)
-		return;
-	step = (uint16_t)(seg->ip_id - side->ip_id_last);
 	side->seen |= SEEN_IP_ID;
-	side->ip_id_zero += seg->ip_id == 0;
-	side->ip_id_steps += step >= 1 && step <= 100;
 	side->ip_id_last = seg->ip_id;
-	side->dont_fragment += seg->dont_fragment;
+	sums->ip_id_zero += seg->ip_id == 0;
+	sums->ip_id_steps += step >= 1 && step <= 100;
+	sums->dont_fragment += seg->dont_fragment;
 }
 
-static void count_window(struct flow *flow, const struct segment *seg)
+static void count_window(struct capture *capture, struct flow *flow,
+			 const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
 
@@ -239,68 +265,78 @@ static void count_window(struct flow *flow, const struct segment *seg)
 	if (flow->has_window_scale)
 		side->window_bytes <<= side->window_scale;
 	if (seg->window == 0)
-		flow->rare[seg->from].zero_windows++;
+		TROUBLE(capture, flow, seg->from, zero_windows);
 	side->seen |= SEEN_BEYOND_SYN;
-	/* Not always: the byte's neighbours are read together with it, right after. */
-	if (!flow->beyond_syn)
-		flow->beyond_syn = true;
+	flow->beyond_syn = true;
 	if (seg->options & OPTION_TIMESTAMP)
 		side->seen |= SEEN_TIMESTAMPS;
+}
+
+static void count_fin(struct flow *flow, const struct segment *seg)
+{
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
+
+	rare->fins++;
+	rare->fin_seq = seg->seq + seg->payload_bytes;
+	flow->side[seg->from].seen |= SEEN_FIN;
+	flow->fins |= 1 << seg->from;
 }
 
 static void count_other(struct capture *capture, struct flow *flow,
 			const struct segment *seg)
 {
+	const struct side *side = &flow->side[seg->from];
+
 	if (seg->flags & SYN)
 		count_syn(flow, seg);
-	count_sequence(flow, seg);
+	count_sequence(capture, flow, seg);
 	if (seg->flags & ACK)
-		count_ack(flow, seg);
-	count_window(flow, seg);
-	count_ip(flow, seg);
-	if (seg->flags & FIN) {
-		flow->rare[seg->from].fins++;
-		flow->side[seg->from].seen |= SEEN_FIN;
-		flow->side[seg->from].fin_seq = seg->seq + seg->payload_bytes;
-		flow->fins |= (uint8_t)(1 << seg->from);
-	}
-	flow->others++;
+		count_ack(capture, flow, seg);
+	count_window(capture, flow, seg);
+	if (seg->ttl != side->ttl_last || !(side->seen & SEEN_ANY))
+		count_ttl(flow, seg);
+	if (seg->v4)
+		count_ip_id(flow, seg);
+	if (seg->flags & FIN)
+		count_fin(flow, seg);
 	/* Whoever goes on after its own RST did not send it, or the RST was not the end. */
 	if (flow->closed == 1 + seg->from)
 		flow->closed = 0;
 	if (flow->fins == 3 && !flow->closed) {
 		flow->closed = 3;
-		if (!flow->evidence)
-			table_ring_shrink(capture->table, flow);
+		if (!flow->has_evidence)
+			ring_shrink(capture, flow);
 	}
 }
 
-static void count_copy(struct flow *flow, const struct segment *seg)
+static inline void count_copy(struct capture *capture, struct flow *flow,
+			      const struct segment *seg)
 {
-	struct side *side = &flow->side[seg->from];
+	const struct side *side = &flow->side[seg->from];
+	struct side_sums *sums = &flow->sums[seg->from];
+	uint32_t digest = (uint32_t)fold(
+		((uint64_t)seg->seq << 32 | seg->ack) ^ 0x9e3779b97f4a7c15,
+		((uint64_t)seg->payload_bytes << 32 |
+		 (uint32_t)seg->flags << 16 | seg->ip_id) ^
+			0xd1b54a32d192ed03);
 	int64_t passed_ns;
 
-	if (side->last_seq == seg->seq && side->last_ack == seg->ack &&
-	    side->last_flags == seg->flags &&
-	    side->last_payload_bytes == seg->payload_bytes &&
-	    side->last_ip_id == seg->ip_id && side->packets &&
+	if (digest == sums->last && side->packets &&
 	    (seg->ip_id || length_of(seg)) &&
 	    !__builtin_sub_overflow(seg->time_ns, side->last_ns, &passed_ns) &&
 	    passed_ns >= 0 && passed_ns <= DUPLICATE_NS)
-		flow->rare[seg->from].duplicates++;
-	side->last_seq = seg->seq;
-	side->last_ack = seg->ack;
-	side->last_payload_bytes = seg->payload_bytes;
-	side->last_flags = seg->flags;
-	side->last_ip_id = seg->ip_id;
+		TROUBLE(capture, flow, seg->from, duplicates);
+	sums->last = digest;
 }
 
-static void count_packet(struct side *side, const struct segment *seg)
+static inline void count_packet(struct flow *flow, const struct segment *seg)
 {
+	struct side *side = &flow->side[seg->from];
+
 	if (side->packets++ == 0)
-		side->first_ns = seg->time_ns;
+		rare_of(flow)->side[seg->from].first_ns = seg->time_ns;
 	side->last_ns = seg->time_ns;
-	side->ip_bytes += seg->ip_bytes;
+	flow->sums[seg->from].ip_bytes += seg->ip_bytes;
 	if (seg->payload_bytes && !(seg->flags & RST)) {
 		side->data_packets++;
 		side->payload_bytes += seg->payload_bytes;
@@ -346,46 +382,56 @@ static void keep_in_ring(struct kept_packet *kept, const struct segment *seg,
 
 static void wait_on(struct capture *capture, struct flow *flow)
 {
+	enum waiting list = WAITING_NOT;
+
 	if (flow->closed)
-		table_wait(capture->table, flow,
-			   flow->evidence ? WAITING_TOLD : WAITING_CLOSED);
-	else if (flow->evidence)
-		table_wait(capture->table, flow, WAITING_EVIDENCE);
+		list = flow->has_evidence ? WAITING_TOLD : WAITING_CLOSED;
+	else if (flow->has_evidence)
+		list = WAITING_EVIDENCE;
 	else if (!flow->beyond_syn)
-		table_wait(capture->table, flow, WAITING_OPENING);
-	else if (flow->waiting)
-		table_wait(capture->table, flow, WAITING_NOT);
+		list = WAITING_OPENING;
+	if (list || flow->waiting)
+		table_wait(capture->table, flow, list);
 }
 
-/*
- * Whether it is what nineteen of twenty segments are: the next in order on an established connection, no
- * flag but ACK and PSH, nothing about it that is news. Then most questions below have a known answer.
- */
-static bool is_ordinary(const struct flow *flow, const struct segment *seg)
+/* Whether an established connection is in a state that the next segment in order does not change. */
+static bool is_steady(const struct flow *flow)
 {
 	enum {
 		KNOWN = SEEN_NEXT | SEEN_ACK | SEEN_WINDOW | SEEN_ANY |
 			SEEN_BEYOND_SYN
 	};
+
+	return !flow->waiting && !flow->has_evidence &&
+	       flow->seen & SEEN_ACK_TIME &&
+	       (flow->side[0].seen & (KNOWN | SEEN_SACK)) == KNOWN &&
+	       (flow->side[1].seen & (KNOWN | SEEN_SACK)) == KNOWN &&
+	       zeek_is_steady(flow);
+}
+
+/*
+ * Whether it is what nineteen of twenty segments are: the next in order on an established connection, no
+ * flag but ACK and PSH, nothing about it that is news. Then most questions above have a known answer.
+ */
+static bool is_ordinary(const struct flow *flow, const struct segment *seg)
+{
 	const struct side *side = &flow->side[seg->from];
 	const struct side *other = &flow->side[!seg->from];
 
-	return (seg->flags & ~PSH) == ACK && seg->seq == side->next_seq &&
-	       (side->seen & (KNOWN | SEEN_SACK)) == KNOWN &&
-	       other->seen & SEEN_BEYOND_SYN &&
+	return flow->steady && (seg->flags & ~PSH) == ACK &&
+	       seg->seq == side->next_seq &&
 	       !after(seg->ack, other->next_seq) &&
 	       !after(side->highest_ack, seg->ack) &&
 	       seg->ttl == side->ttl_last && seg->window != 0 &&
-	       !(seg->options & OPTION_SACK) && !flow->waiting &&
-	       !flow->evidence && seg->time_ns >= flow->last_ns &&
-	       flow->seen & SEEN_ACK_TIME && zeek_is_ordinary(flow, seg);
+	       !(seg->options & OPTION_SACK) && seg->time_ns >= flow->last_ns &&
+	       zeek_is_ordinary(flow, seg);
 }
 
-static void count_ordinary(struct flow *flow, const struct segment *seg)
+static void count_ordinary(struct capture *capture, struct flow *flow,
+			   const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
 	struct side *other = &flow->side[!seg->from];
-	uint16_t step = (uint16_t)(seg->ip_id - side->ip_id_last);
 
 	side->next_seq = side->zeek_last = seg->seq + seg->payload_bytes;
 	if (after(seg->ack, other->zeek_ack))
@@ -395,51 +441,46 @@ static void count_ordinary(struct flow *flow, const struct segment *seg)
 		(uint32_t)seg->window
 		<< (flow->has_window_scale ? side->window_scale : 0);
 	flow->last_ns = seg->time_ns;
-	flow->others++;
-	count_copy(flow, seg);
-	count_packet(side, seg);
+	count_copy(capture, flow, seg);
+	count_packet(flow, seg);
 	if (seg->options & OPTION_TIMESTAMP)
 		side->seen |= SEEN_TIMESTAMPS;
-	if (!seg->v4)
-		return;
-	side->seen |= SEEN_IP_ID;
-	side->ip_id_zero += seg->ip_id == 0;
-	side->ip_id_steps += step >= 1 && step <= 100;
-	side->ip_id_last = seg->ip_id;
-	side->dont_fragment += seg->dont_fragment;
+	if (seg->v4)
+		count_ip_id(flow, seg);
 }
 
 void flow_count(struct capture *capture, struct flow *flow,
 		const struct segment *seg)
 {
 	uint32_t place = flow->places++;
-	struct kept_packet *kept = table_ring_slot(capture, flow, place);
+	struct kept_packet *kept = ring_slot(capture, flow, place);
 	bool rst = seg->flags & RST;
 
 	if (!kept)
 		return;
 	keep_in_ring(kept, seg, place);
 	if (is_ordinary(flow, seg)) {
-		count_ordinary(flow, seg);
+		count_ordinary(capture, flow, seg);
 		return;
 	}
 	if (rst)
 		evidence_add_rst(capture, flow, seg, place);
 	learn_client(flow, seg);
-	zeek_count(flow, seg);
+	zeek_count(capture, flow, seg);
 	if (seg->time_ns < flow->last_ns)
-		flow->backwards++;
+		rare_of(flow)->backwards++;
 	else
 		flow->last_ns = seg->time_ns;
-	count_copy(flow, seg);
-	count_packet(&flow->side[seg->from], seg);
+	count_copy(capture, flow, seg);
+	count_packet(flow, seg);
 	if (rst)
 		count_rst(flow, seg);
 	else
 		count_other(capture, flow, seg);
-	if (flow->evidence)
+	if (flow->has_evidence)
 		evidence_follow(capture, flow, place, rst);
 	wait_on(capture, flow);
+	flow->steady = is_steady(flow);
 }
 
 void flow_count_icmp(struct capture *capture, struct flow *flow,
@@ -447,4 +488,5 @@ void flow_count_icmp(struct capture *capture, struct flow *flow,
 {
 	evidence_add_icmp(capture, flow, seg);
 	wait_on(capture, flow);
+	flow->steady = is_steady(flow);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The flow table: an index of 8-byte slots (linear probing, seeded hash) over slabs of flows, and one pool
- * of packet chunks for their rings. Segments queue for it, so that their cache misses overlap.
+ * The flow table: an index of 8-byte slots (linear probing, seeded hash) over slabs of flows. Segments queue
+ * for it, so that their cache misses overlap.
  *
  * Lists in the order of last activity say whose time is up: closed flows, and those that saw only SYNs. A few
  * of them end at each segment, so that nobody is handed very many at once; who is met before its turn ends
@@ -12,20 +12,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-/* A huge page; the fuzzer makes it small, to see each flow's bounds sooner. */
-#ifndef SLAB_BYTES
-#define SLAB_BYTES (2 << 20)
-#endif
-
-struct chunk {
-	struct kept_packet packet[CHUNK_PACKETS];
-};
 
 enum {
-	SLAB_FLOWS = SLAB_BYTES / sizeof(struct flow),
-	CHUNK_SLAB = SLAB_BYTES / sizeof(struct chunk),
 	FIRST_SLOTS = 4096,
 	EVICT_SAMPLE = 16,
 	/* More than one, since each segment may begin a flow. */
@@ -41,12 +29,8 @@ struct table {
 	uint64_t seed[4];
 	uint64_t *slots; /* hash << 32 | flow + 1; 0 is free */
 	uint32_t mask, count, max_flows;
-	struct flow **slabs;
+	struct slab **slabs;
 	uint32_t slab_count, made, free_flow, finished;
-	struct chunk **chunk_slabs;
-	uint32_t chunk_slab_count, chunks_made;
-	uint32_t *free_chunks, free_chunk_count; /* last freed, first used */
-	uint64_t chunks_held, max_chunks;
 	struct list waiting[WAITING_LISTS];
 	/* Before this nobody's time is up; INT64_MIN: look again. */
 	int64_t due_ns;
@@ -55,7 +39,7 @@ struct table {
 };
 
 struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
-			uint64_t ring_bytes, uint64_t evidence_bytes)
+			uint64_t evidence_bytes)
 {
 	struct table *it = calloc(1, sizeof(*it));
 
@@ -64,7 +48,6 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 	memcpy(it->seed, seed, sizeof(it->seed));
 	it->sample = seed[3] | 1;
 	it->max_flows = max_flows;
-	it->max_chunks = ring_bytes / sizeof(struct chunk);
 	it->max_evidence_bytes = evidence_bytes;
 	it->mask = FIRST_SLOTS - 1;
 	it->slots = calloc(FIRST_SLOTS, sizeof(*it->slots));
@@ -80,7 +63,25 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 
 static struct flow *flow_at(const struct table *it, uint32_t index)
 {
-	return &it->slabs[index / SLAB_FLOWS][index % SLAB_FLOWS];
+	return &it->slabs[index / SLAB_FLOWS]->flows[index % SLAB_FLOWS];
+}
+
+static uint32_t index_of(const struct flow *flow)
+{
+	const struct slab *slab = slab_of(flow);
+
+	return slab->number * SLAB_FLOWS + (uint32_t)(flow - slab->flows);
+}
+
+/* What belongs to a flow and lies elsewhere. */
+static void free_parts(struct flow *flow)
+{
+	struct flow_rare *rare = rare_of(flow);
+
+	evidence_free(rare->evidence);
+	free(rare->trouble);
+	rare->evidence = NULL;
+	rare->trouble = NULL;
 }
 
 void table_free(struct table *it)
@@ -89,27 +90,16 @@ void table_free(struct table *it)
 		return;
 	for (uint32_t i = 0; i < it->made; i++) {
 		if (flow_at(it, i)->live)
-			evidence_free(flow_at(it, i)->evidence);
+			free_parts(flow_at(it, i));
 	}
 	for (uint32_t i = 0; i < it->slab_count; i++)
 		free(it->slabs[i]);
-	for (uint32_t i = 0; i < it->chunk_slab_count; i++)
-		free(it->chunk_slabs[i]);
 	free(it->slabs);
-	free(it->chunk_slabs);
-	free(it->free_chunks);
 	free(it->slots);
 	free(it);
 }
 
 /* ---- hash: two rounds of multiply and fold per word pair, with a seed nobody outside knows */
-
-static uint64_t fold(uint64_t a, uint64_t b)
-{
-	unsigned __int128 product = (unsigned __int128)a * b;
-
-	return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
 
 static uint32_t table_hash(const struct table *it, const struct flow_key *key)
 {
@@ -130,182 +120,24 @@ static bool same_key(const struct flow_key *a, const struct flow_key *b)
 }
 _Static_assert(sizeof(struct flow_key) == 40, "keys are compared as bytes");
 
-/* ---- memory: slabs never move, so a flow has one address */
-
-/* Huge pages, where the kernel gives them: flows are visited in random order. */
-static void *slab(size_t bytes)
-{
-	size_t rounded = (bytes + SLAB_BYTES - 1) & ~(size_t)(SLAB_BYTES - 1);
-	void *made = aligned_alloc(SLAB_BYTES, rounded);
-
-	if (made)
-		madvise(made, rounded, MADV_HUGEPAGE);
-	return made;
-}
-
-/* Room for one more pointer, in steps of powers of two. */
-static bool more_slabs(void *list, uint32_t count)
-{
-	void **slabs = *(void ***)list;
-
-	if (count & (count - 1))
-		return true;
-	slabs = realloc(slabs,
-			(count ? 2 * (size_t)count : 1) * sizeof(*slabs));
-	if (slabs)
-		*(void ***)list = slabs;
-	return slabs != NULL;
-}
-
 static uint32_t new_flow(struct table *it)
 {
 	uint32_t index = it->free_flow;
 
 	if (index != NO_FLOW) {
-		it->free_flow = flow_at(it, index)->next;
+		it->free_flow = rare_of(flow_at(it, index))->next;
 		return index;
 	}
 	if (it->made == it->slab_count * SLAB_FLOWS) {
-		if (!more_slabs(&it->slabs, it->slab_count))
+		if (!slab_list_grow(&it->slabs, it->slab_count))
 			return NO_FLOW;
-		it->slabs[it->slab_count] =
-			slab(SLAB_FLOWS * sizeof(struct flow));
+		it->slabs[it->slab_count] = slab_new(sizeof(struct slab));
 		if (!it->slabs[it->slab_count])
 			return NO_FLOW;
+		it->slabs[it->slab_count]->number = it->slab_count;
 		it->slab_count++;
 	}
 	return it->made++;
-}
-
-static struct chunk *chunk_at(const struct table *it, uint32_t index)
-{
-	return &it->chunk_slabs[index / CHUNK_SLAB][index % CHUNK_SLAB];
-}
-
-static bool more_chunks(struct table *it)
-{
-	uint32_t count = it->chunk_slab_count;
-	uint32_t *frees = realloc(it->free_chunks,
-				  (count + 1) * CHUNK_SLAB * sizeof(*frees));
-
-	if (!frees)
-		return false;
-	it->free_chunks = frees;
-	if (!more_slabs(&it->chunk_slabs, count))
-		return false;
-	it->chunk_slabs[count] = slab(CHUNK_SLAB * sizeof(struct chunk));
-	if (!it->chunk_slabs[count])
-		return false;
-	it->chunk_slab_count++;
-	return true;
-}
-
-static uint32_t new_chunk(struct table *it)
-{
-	if (it->free_chunk_count) {
-		it->chunks_held++;
-		return it->free_chunks[--it->free_chunk_count];
-	}
-	if (it->chunks_made == it->chunk_slab_count * CHUNK_SLAB &&
-	    !more_chunks(it))
-		return NO_FLOW;
-	it->chunks_held++;
-	return it->chunks_made++;
-}
-
-/* ---- rings */
-
-static uint32_t ring_position(const struct flow *flow, uint32_t place)
-{
-	uint32_t at = place - flow->ring_base;
-
-	return flow->ring_size ? at % flow->ring_size : at;
-}
-
-static struct kept_packet *ring_packet(const struct table *it,
-				       const struct flow *flow, uint32_t place)
-{
-	uint32_t at = ring_position(flow, place);
-
-	return &chunk_at(it, flow->chunk[at / CHUNK_PACKETS])
-			->packet[at % CHUNK_PACKETS];
-}
-
-/* One more chunk, or none any more for this flow: from then on its ring goes round. */
-static bool grow_ring(struct capture *capture, struct flow *flow)
-{
-	struct table *it = capture->table;
-	bool room = it->chunks_held < it->max_chunks;
-	uint32_t index = NO_FLOW;
-
-	if (flow->chunks < RING_CHUNKS && (room || !flow->chunks))
-		index = new_chunk(it);
-	if (index != NO_FLOW) {
-		flow->chunk[flow->chunks++] = index;
-		return true;
-	}
-	if (!flow->chunks) {
-		capture->out_of_memory = true;
-		return false;
-	}
-	flow->ring_size = (uint8_t)(flow->chunks * CHUNK_PACKETS);
-	if (flow->ring_size < RING_PACKETS && !flow->short_ring) {
-		flow->short_ring = true;
-		capture->counts.without_packets++;
-	}
-	return true;
-}
-
-/*
- * Where the packet at this place of the flow is kept. A ring grows while its flow needs it and the pool has
- * room; the first chunk is always given, so that every flow remembers something.
- */
-struct kept_packet *table_ring_slot(struct capture *capture, struct flow *flow,
-				    uint32_t place)
-{
-	if (!flow->ring_size &&
-	    place - flow->ring_base == flow->chunks * CHUNK_PACKETS &&
-	    !grow_ring(capture, flow))
-		return NULL;
-	return ring_packet(capture->table, flow, place);
-}
-
-/* The packet at this place, which is one of the last ring_size. */
-const struct kept_packet *table_ring_at(const struct table *it,
-					const struct flow *flow, uint32_t place)
-{
-	return ring_packet(it, flow, place);
-}
-
-static void free_chunk(struct table *it, uint32_t index)
-{
-	it->free_chunks[it->free_chunk_count++] = index;
-	it->chunks_held--;
-}
-
-/* Of a flow that ended well only the last chunk is kept: nobody will ask for more. */
-void table_ring_shrink(struct table *it, struct flow *flow)
-{
-	uint32_t last = flow->places - 1, at = ring_position(flow, last);
-	uint32_t kept = flow->chunk[at / CHUNK_PACKETS];
-
-	for (uint8_t i = 0; i < flow->chunks; i++) {
-		if (flow->chunk[i] != kept)
-			free_chunk(it, flow->chunk[i]);
-	}
-	flow->chunk[0] = kept;
-	flow->chunks = 1;
-	flow->ring_size = 0;
-	flow->ring_base = last - at % CHUNK_PACKETS;
-}
-
-/* All that the ring holds is kept elsewhere. */
-void table_ring_drop(struct table *it, struct flow *flow)
-{
-	for (uint8_t i = 0; i < flow->chunks; i++)
-		free_chunk(it, flow->chunk[i]);
-	flow->chunks = flow->ring_size = 0;
-	flow->ring_base = flow->places;
 }
 
 void table_charge(struct table *it, size_t bytes)
@@ -320,18 +152,19 @@ void table_charge(struct table *it, size_t bytes)
 static void unlink_flow(struct table *it, struct flow *flow)
 {
 	struct list *list = &it->waiting[flow->waiting];
+	const struct flow_rare *rare = rare_of(flow);
 
 	if (flow->waiting == WAITING_NOT)
 		return;
 	it->due_ns = INT64_MIN;
-	if (flow->previous == NO_FLOW)
-		list->first = flow->next;
+	if (rare->previous == NO_FLOW)
+		list->first = rare->next;
 	else
-		flow_at(it, flow->previous)->next = flow->next;
-	if (flow->next == NO_FLOW)
-		list->last = flow->previous;
+		rare_of(flow_at(it, rare->previous))->next = rare->next;
+	if (rare->next == NO_FLOW)
+		list->last = rare->previous;
 	else
-		flow_at(it, flow->next)->previous = flow->previous;
+		rare_of(flow_at(it, rare->next))->previous = rare->previous;
 	flow->waiting = WAITING_NOT;
 }
 
@@ -339,22 +172,25 @@ static void unlink_flow(struct table *it, struct flow *flow)
 void table_wait(struct table *it, struct flow *flow, enum waiting to)
 {
 	struct list *list = &it->waiting[to];
+	struct flow_rare *rare = rare_of(flow);
+	uint32_t index;
 
-	if (flow->waiting == to && (to == WAITING_NOT || flow->next == NO_FLOW))
+	if (flow->waiting == to && (to == WAITING_NOT || rare->next == NO_FLOW))
 		return;
 	unlink_flow(it, flow);
 	if (to == WAITING_NOT)
 		return;
-	flow->waiting = (uint8_t)to;
-	flow->previous = list->last;
-	flow->next = NO_FLOW;
+	index = index_of(flow);
+	flow->waiting = to;
+	rare->previous = list->last;
+	rare->next = NO_FLOW;
 	if (list->last == NO_FLOW) {
-		list->first = flow->index;
+		list->first = index;
 		it->due_ns = INT64_MIN;
 	} else {
-		flow_at(it, list->last)->next = flow->index;
+		rare_of(flow_at(it, list->last))->next = index;
 	}
-	list->last = flow->index;
+	list->last = index;
 }
 
 /* ---- index */
@@ -380,7 +216,7 @@ static uint64_t *new_slots(size_t count)
 
 	if (count * sizeof(*made) < SLAB_BYTES)
 		return calloc(count, sizeof(*made));
-	made = slab(count * sizeof(*made));
+	made = slab_new(count * sizeof(*made));
 	if (made)
 		memset(made, 0, count * sizeof(*made));
 	return made;
@@ -447,19 +283,19 @@ static void end_flow(struct capture *capture, struct flow *flow,
 		     uint8_t ended_by)
 {
 	struct table *it = capture->table;
+	struct flow_rare *rare = rare_of(flow);
+	uint32_t index = index_of(flow);
 
 	give_flow(capture, flow, ended_by);
 	unlink_flow(it, flow);
-	remove_slot(it, flow->hash, flow->index);
-	table_ring_drop(it, flow);
-	if (flow->evidence) {
-		it->evidence_bytes -= evidence_bytes(flow->evidence);
-		evidence_free(flow->evidence);
-	}
+	remove_slot(it, table_hash(it, &flow->key), index);
+	ring_drop(capture, flow);
+	if (flow->has_evidence)
+		it->evidence_bytes -= evidence_bytes(rare->evidence);
+	free_parts(flow);
 	flow->live = false;
-	flow->evidence = NULL;
-	flow->next = it->free_flow;
-	it->free_flow = flow->index;
+	rare->next = it->free_flow;
+	it->free_flow = index;
 	it->count--;
 }
 
@@ -508,8 +344,7 @@ static struct flow *begin_flow(struct capture *capture,
 	}
 	flow = flow_at(it, index);
 	memset(flow, 0, sizeof(*flow));
-	flow->index = index;
-	flow->hash = seg->hash;
+	memset(rare_of(flow), 0, sizeof(struct flow_rare));
 	flow->live = true;
 	flow_begin(flow, seg, capture);
 	insert(it, seg->hash, index);
@@ -538,11 +373,17 @@ static uint8_t how_over(const struct flow *flow)
 	return flow->waiting == WAITING_OPENING ? ENDED_IDLE : ENDED_CLOSED;
 }
 
+static void fetch_lines(const void *first, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += 64)
+		__builtin_prefetch((const char *)first + at, 1);
+}
+
 /* Send for all of a flow, which is about to begin or to end. */
 static void fetch_whole(const struct flow *flow)
 {
-	for (size_t at = 0; at < sizeof(*flow); at += 64)
-		__builtin_prefetch((const char *)flow + at, 1);
+	fetch_lines(flow, sizeof(*flow));
+	fetch_lines(rare_of(flow), sizeof(struct flow_rare));
 }
 
 /*
@@ -554,6 +395,7 @@ static int64_t expire_list(struct capture *capture, enum waiting which,
 {
 	struct table *it = capture->table;
 	int64_t due_ns;
+	uint32_t next;
 
 	while (it->waiting[which].first != NO_FLOW) {
 		struct flow *flow = flow_at(it, it->waiting[which].first);
@@ -566,8 +408,9 @@ static int64_t expire_list(struct capture *capture, enum waiting which,
 		if (!*most)
 			return INT64_MIN;
 		--*most;
-		if (flow->next != NO_FLOW)
-			fetch_whole(flow_at(it, flow->next));
+		next = rare_of(flow)->next;
+		if (next != NO_FLOW)
+			fetch_whole(flow_at(it, next));
 		end_flow(capture, flow, how_over(flow));
 	}
 	return INT64_MAX;
@@ -623,7 +466,9 @@ static void take(struct capture *capture, const struct segment *seg)
 	struct flow *flow;
 
 	table_expire(capture, seg->time_ns, SEGMENT_ENDS);
-	flow = find(capture->table, &seg->key, seg->hash);
+	flow = seg->likely;
+	if (!flow || !flow->live || !same_key(&flow->key, &seg->key))
+		flow = find(capture->table, &seg->key, seg->hash);
 	if (flow && is_over(flow, seg->time_ns)) {
 		end_flow(capture, flow, how_over(flow));
 		flow = NULL;
@@ -654,31 +499,39 @@ static struct flow *likely(const struct table *it, uint32_t hash)
 	return NULL;
 }
 
-/* Send for what this segment will read and write. */
-static void fetch(const struct table *it, const struct segment *seg)
+/* Send for what this segment will read and write, if its flow is the likely one and it is a usual segment. */
+static void fetch(const struct table *it, struct segment *seg)
 {
-	const struct flow *flow = likely(it, seg->hash);
-	const struct side *side;
+	struct flow *flow = likely(it, seg->hash);
 
+	seg->likely = flow;
 	if (!flow && it->free_flow != NO_FLOW)
-		fetch_whole(flow_at(it, it->free_flow));
+		flow = flow_at(it, it->free_flow);
 	if (!flow)
 		return;
-	if (seg->flags & (SYN | FIN | RST)) {
+	if (!seg->likely || seg->flags & (SYN | FIN | RST))
 		fetch_whole(flow);
-		return;
-	}
-	side = flow->side;
-	__builtin_prefetch(flow, 1);
-	__builtin_prefetch(flow->chunk, 1);
-	__builtin_prefetch(&side[seg->from], 1);
-	__builtin_prefetch(&side[seg->from].ip_bytes, 1);
-	__builtin_prefetch(&side[!seg->from], 1);
+	else
+		fetch_lines(flow, sizeof(*flow));
+}
+
+/* Send for the rest of a flow whose handshake is not over yet. */
+static void fetch_rest(const struct segment *seg)
+{
+	const struct flow *flow = seg->likely;
+
+	if (flow && !flow->steady)
+		fetch_lines(rare_of(flow), 128);
 }
 
 static void fetch_next(struct capture *capture)
 {
 	fetch(capture->table, &capture->queue[capture->fetched++ % QUEUE]);
+}
+
+static void fetch_next_rest(struct capture *capture)
+{
+	fetch_rest(&capture->queue[capture->rested++ % QUEUE]);
 }
 
 static void take_next(struct capture *capture)
@@ -702,6 +555,8 @@ void table_add(struct capture *capture, struct segment *seg)
 	capture->added++;
 	if (capture->added - capture->fetched > SLOT_AHEAD)
 		fetch_next(capture);
+	if (capture->added - capture->rested > REST_AHEAD)
+		fetch_next_rest(capture);
 	if (capture->added - capture->taken > FLOW_AHEAD)
 		take_next(capture);
 }
@@ -711,6 +566,8 @@ void table_drain(struct capture *capture)
 {
 	while (capture->fetched != capture->added)
 		fetch_next(capture);
+	while (capture->rested != capture->added)
+		fetch_next_rest(capture);
 	while (capture->taken != capture->added)
 		take_next(capture);
 }

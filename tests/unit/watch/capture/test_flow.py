@@ -338,8 +338,8 @@ def counted(parser: Parser) -> dict[str, int]:
 def test_resets_for_which_there_is_no_room_are_told_at_once_and_are_not_called_evicted(
     parser_class: Make,
 ) -> None:
-    """One takes 40 + 64 + 264 bytes; they go one segment after the bound was passed."""
-    parser = parser_class(1000, 1 << 20, 10 * 368, False)
+    """One takes 48 + 64 + 264 bytes; they go one segment after the bound was passed."""
+    parser = parser_class(1000, 1 << 20, 10 * 376, False)
     parser.begin_file(0)
     parser.feed(make.pcap([lone_rst(place) for place in range(50)]))
     flows = told(parser)

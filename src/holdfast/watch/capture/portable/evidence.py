@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from holdfast.watch.capture.flow import (
@@ -15,7 +16,7 @@ from holdfast.watch.capture.flow import (
 from holdfast.watch.capture.portable.segment import Segment
 
 # What each takes in the compiled parser, so that both reach the bound at the same packet.
-_BYTES, _PACKET_BYTES, _RST_BYTES, _ICMP_BYTES = 40, 64, 264, 56
+_BYTES, _PACKET_BYTES, _RST_BYTES, _ICMP_BYTES = 48, 64, 264, 56
 
 
 @dataclass(slots=True)
@@ -74,16 +75,16 @@ class Evidence:
         self.after_left -= wanted
         return wanted
 
-    def keep(self, first: int, packets: list[Segment]) -> None:
-        """Keep what a ring remembers, from this place on, and is not kept yet."""
-        for place, seg in enumerate(packets, first):
+    def keep(self, last: int, ring: Collection[Segment]) -> None:
+        """Keep what a ring remembers and is not kept yet; ``last`` is the place of the last packet in it."""
+        for place, seg in enumerate(ring, last + 1 - len(ring)):
             if place < self.next_place:
                 continue
             if len(self.packets) == MAX_PACKETS:
                 self.left_out += 1
             else:
                 self.packets.append((place, seg))
-        self.next_place = first + len(packets)
+        self.next_place = last + 1
 
 
 def _room(count: int) -> int:

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from holdfast.watch.capture import columns
@@ -137,11 +138,10 @@ class Flow:
     has_window_scale: bool = False
     evidence: Evidence | None = None
     charged_bytes: int = 0  # for its evidence, in the table's account
-    ring: list[Segment] = field(default_factory=list)
-    ring_base: int = 0  # place of the first packet that the ring may hold
-    ring_size: int = 0
-    chunks: int = 0
-    short_ring: bool = False  # it went round with fewer than RING_PACKETS, and that was counted
+    ring: deque[Segment] = field(default_factory=deque)  # its last packets
+    chunks: int = 0  # how many its ring has
+    ring_goes_round: bool = False  # it has no more of them
+    ring_is_short: bool = False  # it ever held fewer than RING_PACKETS when it had no more; was counted
     waiting: int = 0
     zeek_history: str = ""
     zeek_letters: int = 0
@@ -178,13 +178,6 @@ class Flow:
             side.rst_ttl = seg.ttl
         side.rsts += 1
         self.closed = 1 + seg.sender
-
-    def remembered(self, place: int) -> tuple[int, list[Segment]]:
-        """Where what the ring holds up to this place begins, and its packets from there on."""
-        held = self.ring_size or self.chunks * 4
-        start = max(self.ring_base, place + 1 - held)
-        size = self.ring_size or len(self.ring) or 1
-        return start, [self.ring[(at - self.ring_base) % size] for at in range(start, place + 1)]
 
     # ---- one direction
 

@@ -14,7 +14,7 @@ from holdfast.watch.capture.portable.segment import Counts, Key, Segment
 
 LINGER_NS = 10 * 10**9
 OPENING_NS = 130 * 10**9
-_CHUNK_PACKETS = 4
+CHUNK_PACKETS = 4
 _CHUNK_BYTES = 256
 _EVICT_SAMPLE = 16
 _SEGMENT_ENDS = 4
@@ -125,7 +125,7 @@ class Table:
                 if flow.evidence is None:
                     self._shrink_ring(flow)
         if flow.evidence is not None and flow.evidence.follows(rst):
-            flow.evidence.keep(*flow.remembered(place))
+            flow.evidence.keep(place, flow.ring)
             if rst:
                 self._drop_ring(flow)
             self._charge(flow, flow.evidence.size_bytes)
@@ -134,7 +134,7 @@ class Table:
     def _count_icmp(self, flow: Flow, seg: Segment) -> None:
         evidence = flow.evidence = flow.evidence or Evidence()
         if evidence.add_icmp(seg):
-            evidence.keep(*flow.remembered(flow.places - 1))
+            evidence.keep(flow.places - 1, flow.ring)
         self._charge(flow, evidence.size_bytes)
         self._wait_on(flow)
 
@@ -160,36 +160,34 @@ class Table:
     # ---- rings
 
     def _remember(self, flow: Flow, seg: Segment, place: int) -> None:
-        at = place - flow.ring_base
-        if not flow.ring_size and at == flow.chunks * _CHUNK_PACKETS:
+        """Keep it as the flow's last packet; its place says where in a chunk it lies."""
+        if not flow.chunks or (place % CHUNK_PACKETS == 0 and not flow.ring_goes_round):
             room = self._chunks_held < self._max_chunks
-            if flow.chunks < RING_PACKETS // _CHUNK_PACKETS and (room or not flow.chunks):
+            if not flow.chunks or (room and flow.chunks < RING_PACKETS // CHUNK_PACKETS):
                 flow.chunks += 1
                 self._chunks_held += 1
             else:
-                flow.ring_size = flow.chunks * _CHUNK_PACKETS
-                if flow.ring_size < RING_PACKETS and not flow.short_ring:
-                    flow.short_ring = True
-                    self._counts.without_packets += 1
-        if flow.ring_size:
-            flow.ring[at % flow.ring_size] = seg
-        else:
-            flow.ring.append(seg)
+                self._go_round(flow)
+        if flow.ring_goes_round and len(flow.ring) == flow.chunks * CHUNK_PACKETS:
+            flow.ring.popleft()
+        flow.ring.append(seg)
+
+    def _go_round(self, flow: Flow) -> None:
+        flow.ring_goes_round = True
+        if flow.chunks < RING_PACKETS // CHUNK_PACKETS and not flow.ring_is_short:
+            flow.ring_is_short = True
+            self._counts.without_packets += 1
 
     def _shrink_ring(self, flow: Flow) -> None:
-        last = flow.places - 1
-        at = last - flow.ring_base
-        if flow.ring_size:
-            at %= flow.ring_size
-        first = at - at % _CHUNK_PACKETS
-        flow.ring = flow.ring[first : at + 1]
+        while len(flow.ring) > (flow.places - 1) % CHUNK_PACKETS + 1:
+            flow.ring.popleft()
         self._chunks_held -= flow.chunks - 1
-        flow.chunks, flow.ring_size = 1, 0
-        flow.ring_base = last - at % _CHUNK_PACKETS
+        flow.chunks, flow.ring_goes_round = 1, False
 
     def _drop_ring(self, flow: Flow) -> None:
         self._chunks_held -= flow.chunks
-        flow.ring, flow.chunks, flow.ring_size, flow.ring_base = [], 0, 0, flow.places
+        flow.ring.clear()
+        flow.chunks, flow.ring_goes_round = 0, False
 
     # ---- whose time is up
 
