@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-
 MAX_FLOWS = 1_000_000
 RING_BYTES = 96 << 20
 EVIDENCE_BYTES = 128 << 20

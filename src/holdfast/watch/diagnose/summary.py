@@ -131,15 +131,13 @@ def _warnings(reads: Sequence[Read]) -> Iterable[str]:
             yield f"{read.evicted:,} connections were given up early for want of room: results may miss some."
         if read.hurried:
             yield (
-                f"{read.hurried:,} connections were told before they had been silent for 10 s after their end, "
-                "for want of room: a packet that came later counts as a connection of its own."
+                f"{read.hurried:,} connections were told sooner than 10 s after their last packet, for want "
+                "of room: what came of them later than that counts as connections of their own."
             )
         if read.without_packets:
             yield f"{read.without_packets:,} connections kept few packets for want of room."
         if read.unplaced:
-            yield (
-                f"{read.unplaced:,} packets are of so many files or interfaces that it is not told of which."
-            )
+            yield f"{read.unplaced:,} packets came after 65,535 files or interfaces: of which is not told."
         if read.fragments:
             yield f"{read.fragments:,} IP fragments carry no TCP header and were only counted."
         if read.cut:
