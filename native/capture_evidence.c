@@ -38,7 +38,7 @@ static struct evidence *evidence_of(struct capture *capture, struct flow *flow)
 			return NULL;
 		}
 		flow->has_evidence = true;
-		table_charge(capture->table, sizeof(*rare->evidence));
+		wait_charge(capture->table, sizeof(*rare->evidence));
 	}
 	return rare->evidence;
 }
@@ -59,7 +59,7 @@ static bool make_room(struct capture *capture, void *list, uint8_t *room,
 		capture->out_of_memory = true;
 		return false;
 	}
-	table_charge(capture->table, (now - *room) * size);
+	wait_charge(capture->table, (now - *room) * size);
 	*(void **)list = moved;
 	*room = (uint8_t)now;
 	return true;

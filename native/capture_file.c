@@ -452,7 +452,7 @@ void capture_end_file(struct capture *it, size_t left_bytes)
 
 void capture_flush(struct capture *it)
 {
-	table_drain(it);
+	queue_drain(it);
 }
 
 /* Give open flows, as many as a caller likes to hold at once; true while there are more. */

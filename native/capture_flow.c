@@ -391,7 +391,7 @@ static void wait_on(struct capture *capture, struct flow *flow)
 	else if (!flow->beyond_syn)
 		list = WAITING_OPENING;
 	if (list || flow->waiting)
-		table_wait(capture->table, flow, list);
+		wait_in(capture->table, flow, list);
 }
 
 /* Whether an established connection is in a state that the next segment in order does not change. */

@@ -56,5 +56,5 @@ enum { TICK_ENDS = 4096 };
 void capture_tick(struct capture *it, int64_t now_ns)
 {
 	capture_flush(it);
-	table_expire(it, now_ns, TICK_ENDS);
+	wait_expire(it, now_ns, TICK_ENDS);
 }

@@ -245,7 +245,7 @@ void walk_tcp(struct walk *w, const struct ip *ip)
 	seg->content =
 		content_of(seg->payload, seg->payload_kept, seg->payload_bytes);
 	w->counts->tcp++;
-	table_add(w->it, seg);
+	queue_add(w->it, seg);
 }
 
 /* ---- ICMP errors, which quote the segment that they are about */
@@ -285,7 +285,7 @@ static void walk_quote(struct walk *w, const struct ip *outer, uint8_t kind,
 	map_address(reporter, outer->src, outer->v4);
 	memcpy(seg->reporter, reporter, sizeof(reporter));
 	w->counts->icmp_errors++;
-	table_add(w->it, seg);
+	queue_add(w->it, seg);
 }
 
 void walk_icmp(struct walk *w, const struct ip *ip)
