@@ -2,11 +2,12 @@
 /*
  * Captures to flows, in one pass and bounded memory; nothing here knows Python.
  *
- * capture_feed() takes the bytes of a file as they come, frames them into packets (capture_file.c), walks
- * their headers (capture_link.c, capture_ip.c, capture_segment.c) and queues the segments, which the flow table (capture_table.c)
- * finds a flow for and capture_flow.c counts into it; capture_evidence.c keeps what surrounds a RST. What is
- * finished is written to two buffers (capture_give.c): a row for each flow, and a record with its last
- * packets for each flow with a RST.
+ * capture_feed() takes the bytes of a file as they come, frames them into packets (capture_file.c,
+ * capture_pcapng.c), walks their headers (capture_link.c, capture_ip.c, capture_segment.c) and queues the
+ * segments (capture_queue.c). The table (capture_table.c) finds or begins the flow of each (capture_index.c),
+ * capture_flow.c counts it, capture_ring.c remembers it, capture_evidence.c keeps what surrounds a RST, and
+ * capture_wait.c says whose time is up. What is finished is written to two buffers (capture_give.c): a row for
+ * each flow, and a record with its last packets for each flow with a RST.
  *
  * Every input byte is hostile: each length is checked before it is used, each store has a bound.
  */
@@ -207,8 +208,10 @@ void wait_charge(struct table *it, size_t evidence_bytes);
 /* capture_ring.c */
 struct ring_pool *ring_pool_new(uint64_t bytes);
 void ring_pool_free(struct ring_pool *it);
-struct kept_packet *ring_slot(struct capture *it, struct flow *flow,
-			      uint32_t place);
+bool ring_keep(struct capture *it, struct flow *flow, const struct segment *seg,
+	       uint32_t place);
+void kept_packet_fill(struct kept_packet *kept, const struct segment *seg,
+		      uint32_t place);
 uint32_t ring_first(const struct flow *flow, uint32_t place);
 void ring_copy(const struct capture *it, const struct flow *flow,
 	       uint32_t place, uint32_t first, uint32_t count,
@@ -220,12 +223,15 @@ void ring_drop(struct capture *it, struct flow *flow);
 void *slab_new(size_t bytes);
 bool slab_list_grow(void *list, uint32_t count);
 
-/* capture_flow.c */
+/* capture_begin.c */
 void flow_begin(struct flow *flow, const struct segment *seg,
 		const struct capture *it);
+bool flow_is_reused(const struct flow *flow, const struct segment *seg);
+void flow_learn_client(struct flow *flow, const struct segment *seg);
+
+/* capture_flow.c */
 struct side_trouble *flow_trouble(struct capture *it, struct flow *flow,
 				  uint8_t end);
-bool flow_is_reused(const struct flow *flow, const struct segment *seg);
 void flow_count(struct capture *it, struct flow *flow,
 		const struct segment *seg);
 void flow_count_icmp(struct capture *it, struct flow *flow,
@@ -240,10 +246,8 @@ void evidence_add_icmp(struct capture *it, struct flow *flow,
 		       const struct segment *seg);
 void evidence_follow(struct capture *it, struct flow *flow, uint32_t place,
 		     bool rst);
-void kept_packet_fill(struct kept_packet *kept, const struct segment *seg,
-		      uint32_t place);
 
-/* capture_zeek.c */
+/* capture_zeek.c, capture_zeek_state.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
 bool zeek_is_steady(const struct flow *flow);
 bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg);

@@ -88,33 +88,6 @@ static void keep_packets(struct capture *capture, struct flow *flow,
 	it->count += (uint8_t)count;
 }
 
-void kept_packet_fill(struct kept_packet *kept, const struct segment *seg,
-		      uint32_t place)
-{
-	kept->time_ns = seg->time_ns;
-	kept->offset = seg->offset;
-	kept->number = seg->number;
-	kept->place = place;
-	kept->seq = seg->seq;
-	kept->ack = seg->ack;
-	kept->payload_bytes = seg->payload_bytes;
-	kept->ts_val = seg->ts_val;
-	kept->ts_ecr = seg->ts_ecr;
-	kept->sack_right = seg->sack_right;
-	kept->flags = seg->flags;
-	kept->options = seg->options;
-	kept->content = seg->content;
-	kept->from = seg->from;
-	kept->v4 = seg->v4;
-	kept->dont_fragment = seg->dont_fragment;
-	kept->spare = 0;
-	kept->window = seg->window;
-	kept->ip_id = seg->ip_id;
-	kept->origin = seg->origin;
-	kept->ttl = seg->ttl;
-	kept->options_bytes = seg->options_bytes;
-}
-
 static void moment_of(struct moment_facts *moment, const struct flow *flow,
 		      uint8_t end)
 {

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What one segment adds to its flow. portable.py says the same in Python, and a test compares them. */
+/* What one segment adds to its flow. portable/flow.py says the same in Python, and a test compares them. */
 #include "capture.h"
 
 #include <stdlib.h>
 #include <string.h>
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
 
 /* An acknowledgment may run this far ahead of what was captured before it is taken for nonsense. */
 #define MAX_UNSEEN_BYTES (1 << 24)
@@ -20,59 +17,6 @@ static uint32_t length_of(const struct segment *seg)
 {
 	return seg->payload_bytes + (seg->flags & SYN ? 1 : 0) +
 	       (seg->flags & FIN ? 1 : 0);
-}
-
-/* ---- who is the client */
-
-static void guess_client(struct flow *flow, const struct segment *seg)
-{
-	struct flow_rare *rare = rare_of(flow);
-	uint16_t own = seg->key.port[seg->from],
-		 other = seg->key.port[!seg->from];
-
-	if (seg->flags & RST || !(seg->flags & SYN)) {
-		rare->client_by = own == other ? BY_FIRST : BY_PORT;
-		flow->client = own < other ? !seg->from : seg->from;
-	} else {
-		rare->client_by = seg->flags & ACK ? BY_SYN_ACK : BY_SYN;
-		flow->client = seg->flags & ACK ? !seg->from : seg->from;
-	}
-}
-
-/* A handshake that comes late (reordered, or a new vantage) corrects a guess. */
-static void learn_client(struct flow *flow, const struct segment *seg)
-{
-	if (seg->flags & SYN && !(seg->flags & RST) &&
-	    rare_of(flow)->client_by > BY_SYN_ACK)
-		guess_client(flow, seg);
-}
-
-void flow_begin(struct flow *flow, const struct segment *seg,
-		const struct capture *it)
-{
-	struct flow_rare *rare = rare_of(flow);
-
-	flow->key = seg->key;
-	rare->tunnel = seg->tunnel;
-	rare->vlan = seg->vlan;
-	rare->source = it->origins[seg->origin].source;
-	rare->first_number = seg->number;
-	rare->first_ns = flow->last_ns = seg->time_ns;
-	guess_client(flow, seg);
-	zeek_begin(flow, seg);
-}
-
-/* Whether this SYN opens another connection between the same ends. */
-bool flow_is_reused(const struct flow *flow, const struct segment *seg)
-{
-	const struct side *side = &flow->side[seg->from];
-	const struct side_rare *rare = &rare_of(flow)->side[seg->from];
-
-	if ((seg->flags & (SYN | ACK | RST)) != SYN)
-		return false;
-	if (side->seen & SEEN_ISN)
-		return rare->isn != seg->seq;
-	return flow->closed || side->packets > rare->rsts;
 }
 
 /* What went wrong with what this end sends; NULL without memory. */
@@ -345,41 +289,6 @@ static inline void count_packet(struct flow *flow, const struct segment *seg)
 	}
 }
 
-#ifdef __x86_64__
-static uint64_t pair(uint32_t low, uint32_t high)
-{
-	return (uint64_t)high << 32 | low;
-}
-
-/*
- * The same, past the caches: of a hundred packets in rings one is read again, and to fetch its line first,
- * only to write all of it, would cost more than everything else that is done with a segment.
- */
-static void keep_in_ring(struct kept_packet *kept, const struct segment *seg,
-			 uint32_t place)
-{
-	long long *out = (long long *)kept;
-	uint32_t bits = (uint32_t)seg->flags | (uint32_t)seg->options << 9 |
-			(uint32_t)seg->content << 23 |
-			(uint32_t)seg->from << 26 | (uint32_t)seg->v4 << 27 |
-			(uint32_t)seg->dont_fragment << 28;
-	uint64_t rest = (uint64_t)seg->window | (uint64_t)seg->ip_id << 16 |
-			(uint64_t)seg->origin << 32 | (uint64_t)seg->ttl << 48 |
-			(uint64_t)seg->options_bytes << 56;
-
-	_mm_stream_si64(out, seg->time_ns);
-	_mm_stream_si64(out + 1, (long long)seg->offset);
-	_mm_stream_si64(out + 2, (long long)seg->number);
-	_mm_stream_si64(out + 3, (long long)pair(place, seg->seq));
-	_mm_stream_si64(out + 4, (long long)pair(seg->ack, seg->payload_bytes));
-	_mm_stream_si64(out + 5, (long long)pair(seg->ts_val, seg->ts_ecr));
-	_mm_stream_si64(out + 6, (long long)pair(seg->sack_right, bits));
-	_mm_stream_si64(out + 7, (long long)rest);
-}
-#else
-#define keep_in_ring kept_packet_fill
-#endif
-
 static void wait_on(struct capture *capture, struct flow *flow)
 {
 	enum waiting list = WAITING_NOT;
@@ -453,19 +362,17 @@ void flow_count(struct capture *capture, struct flow *flow,
 		const struct segment *seg)
 {
 	uint32_t place = flow->places++;
-	struct kept_packet *kept = ring_slot(capture, flow, place);
 	bool rst = seg->flags & RST;
 
-	if (!kept)
+	if (!ring_keep(capture, flow, seg, place))
 		return;
-	keep_in_ring(kept, seg, place);
 	if (is_ordinary(flow, seg)) {
 		count_ordinary(capture, flow, seg);
 		return;
 	}
 	if (rst)
 		evidence_add_rst(capture, flow, seg, place);
-	learn_client(flow, seg);
+	flow_learn_client(flow, seg);
 	zeek_count(capture, flow, seg);
 	if (seg->time_ns < flow->last_ns)
 		rare_of(flow)->backwards++;

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is remembered of one flow. Included by capture.h, which says how much of it there may be. */
+/* What is remembered of one flow: a part of capture.h. */
 #ifndef HOLDFAST_CAPTURE_FLOW_H
 #define HOLDFAST_CAPTURE_FLOW_H
-
-#include "capture.h"
 
 /* A packet as the ring keeps it: one cache line. */
 struct kept_packet {
@@ -56,6 +54,17 @@ enum waiting {
 	WAITING_OPENING,
 	WAITING_EVIDENCE,
 	WAITING_LISTS
+};
+
+/* side.zeek_state */
+enum zeek_state {
+	INACTIVE,
+	SYN_SENT,
+	SYN_ACK_SENT,
+	PARTIAL,
+	ESTABLISHED,
+	CLOSED,
+	RESET
 };
 
 /* One end of a flow: what is read or changed for nearly every segment of either end, a cache line. */

@@ -6,6 +6,9 @@
 #include "capture.h"
 
 #include <stdlib.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 struct chunk {
 	struct kept_packet packet[CHUNK_PACKETS];
@@ -109,18 +112,84 @@ static bool step(struct capture *capture, struct flow *flow)
 	return true;
 }
 
+/* ---- one packet */
+
+void kept_packet_fill(struct kept_packet *kept, const struct segment *seg,
+		      uint32_t place)
+{
+	kept->time_ns = seg->time_ns;
+	kept->offset = seg->offset;
+	kept->number = seg->number;
+	kept->place = place;
+	kept->seq = seg->seq;
+	kept->ack = seg->ack;
+	kept->payload_bytes = seg->payload_bytes;
+	kept->ts_val = seg->ts_val;
+	kept->ts_ecr = seg->ts_ecr;
+	kept->sack_right = seg->sack_right;
+	kept->flags = seg->flags;
+	kept->options = seg->options;
+	kept->content = seg->content;
+	kept->from = seg->from;
+	kept->v4 = seg->v4;
+	kept->dont_fragment = seg->dont_fragment;
+	kept->spare = 0;
+	kept->window = seg->window;
+	kept->ip_id = seg->ip_id;
+	kept->origin = seg->origin;
+	kept->ttl = seg->ttl;
+	kept->options_bytes = seg->options_bytes;
+}
+
+#ifdef __x86_64__
+static uint64_t pair(uint32_t low, uint32_t high)
+{
+	return (uint64_t)high << 32 | low;
+}
+
 /*
- * Where the flow's next packet is kept, which has this place. A ring grows while its flow needs it and the
- * pool has room; the first chunk is always given, so that every flow remembers something.
+ * The same, past the caches: of a hundred packets in rings one is read again, and to fetch its line first,
+ * only to write all of it, would cost more than everything else that is done with a segment.
  */
-struct kept_packet *ring_slot(struct capture *capture, struct flow *flow,
-			      uint32_t place)
+static void write_past_caches(struct kept_packet *kept,
+			      const struct segment *seg, uint32_t place)
+{
+	long long *out = (long long *)kept;
+	uint32_t bits = (uint32_t)seg->flags | (uint32_t)seg->options << 9 |
+			(uint32_t)seg->content << 23 |
+			(uint32_t)seg->from << 26 | (uint32_t)seg->v4 << 27 |
+			(uint32_t)seg->dont_fragment << 28;
+	uint64_t rest = (uint64_t)seg->window | (uint64_t)seg->ip_id << 16 |
+			(uint64_t)seg->origin << 32 | (uint64_t)seg->ttl << 48 |
+			(uint64_t)seg->options_bytes << 56;
+
+	_mm_stream_si64(out, seg->time_ns);
+	_mm_stream_si64(out + 1, (long long)seg->offset);
+	_mm_stream_si64(out + 2, (long long)seg->number);
+	_mm_stream_si64(out + 3, (long long)pair(place, seg->seq));
+	_mm_stream_si64(out + 4, (long long)pair(seg->ack, seg->payload_bytes));
+	_mm_stream_si64(out + 5, (long long)pair(seg->ts_val, seg->ts_ecr));
+	_mm_stream_si64(out + 6, (long long)pair(seg->sack_right, bits));
+	_mm_stream_si64(out + 7, (long long)rest);
+}
+#else
+#define write_past_caches kept_packet_fill
+#endif
+
+/*
+ * Keep the flow's next packet, which has this place; false without memory. A ring grows while its flow needs it
+ * and the pool has room; the first chunk is always given, so that every flow remembers something.
+ */
+bool ring_keep(struct capture *capture, struct flow *flow,
+	       const struct segment *seg, uint32_t place)
 {
 	if ((place % CHUNK_PACKETS == 0 || !flow->chunks) &&
 	    !step(capture, flow))
-		return NULL;
-	return &chunk_at(capture->rings, flow->chunk)
-			->packet[place % CHUNK_PACKETS];
+		return false;
+	write_past_caches(&chunk_at(capture->rings, flow->chunk)
+				   ->packet[place % CHUNK_PACKETS],
+			  seg, place);
+	return true;
 }
 
 /* The first place that the ring may hold when this one was the last; what was dropped before may be after it. */
