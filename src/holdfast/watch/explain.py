@@ -250,5 +250,7 @@ def _vantage(paths: Sequence[str], found: list[Judged], seen: _Connections, summ
         lookup=sightings.get,
         first_ns=summary.first_ns or 0,
         last_ns=summary.last_ns or 0,
-        reliable=not (summary.dropped or summary.evicted or summary.damage or summary.stopped),
+        reliable=not (
+            summary.dropped or summary.evicted or summary.hurried or summary.damage or summary.stopped
+        ),
     )
