@@ -54,7 +54,8 @@ enum ended_by {
 	ENDED_CLOSED,
 	ENDED_REUSED,
 	ENDED_IDLE,
-	ENDED_EVICTED
+	ENDED_EVICTED,
+	ENDED_HURRIED
 };
 
 struct flow_facts {
@@ -132,7 +133,7 @@ struct counts {
 	uint64_t connections, reset_connections;
 	uint64_t tcp, not_ip, not_tcp, icmp_errors, fragments, cut, malformed,
 		unknown_link;
-	uint64_t evicted, without_packets;
+	uint64_t evicted, hurried, without_packets, unplaced;
 	uint64_t dropped, drop_reports; /* as the file's own statistics say */
 };
 

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What one segment adds to its flow. portable.py says the same in Python, and a test compares them. */
+/* What one segment adds to its flow. portable/flow.py says the same in Python, and a test compares them. */
 #include "capture.h"
 
 #include <stdlib.h>
 #include <string.h>
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
 
 /* An acknowledgment may run this far ahead of what was captured before it is taken for nonsense. */
 #define MAX_UNSEEN_BYTES (1 << 24)
@@ -22,206 +19,34 @@ static uint32_t length_of(const struct segment *seg)
 	       (seg->flags & FIN ? 1 : 0);
 }
 
-/* ---- who is the client */
-
-static void guess_client(struct flow *flow, const struct segment *seg)
+/* What went wrong with what this end sends; NULL without memory. */
+struct side_trouble *flow_trouble(struct capture *capture, struct flow *flow,
+				  uint8_t end)
 {
-	uint16_t own = seg->key.port[seg->from],
-		 other = seg->key.port[!seg->from];
+	struct flow_rare *rare = rare_of(flow);
 
-	if (seg->flags & RST || !(seg->flags & SYN)) {
-		flow->client_by = own == other ? BY_FIRST : BY_PORT;
-		flow->client = own < other ? !seg->from : seg->from;
-	} else {
-		flow->client_by = seg->flags & ACK ? BY_SYN_ACK : BY_SYN;
-		flow->client = seg->flags & ACK ? !seg->from : seg->from;
-	}
+	if (!rare->trouble)
+		rare->trouble = calloc(1, sizeof(*rare->trouble));
+	if (rare->trouble)
+		return &rare->trouble->side[end];
+	capture->out_of_memory = true;
+	return NULL;
 }
 
-/* A handshake that comes late (reordered, or a new vantage) corrects a guess. */
-static void learn_client(struct flow *flow, const struct segment *seg)
-{
-	if (flow->client_by <= BY_SYN_ACK || !(seg->flags & SYN) ||
-	    seg->flags & RST)
-		return;
-	guess_client(flow, seg);
-}
-
-void flow_begin(struct flow *flow, const struct segment *seg,
-		const struct capture *it)
-{
-	flow->key = seg->key;
-	flow->tunnel = seg->tunnel;
-	flow->vlan = seg->vlan;
-	flow->source = it->origins[seg->origin].source;
-	flow->first_number = seg->number;
-	flow->first_ns = flow->last_ns = seg->time_ns;
-	guess_client(flow, seg);
-	zeek_begin(flow, seg);
-}
-
-/* Whether this SYN opens another connection between the same ends. */
-bool flow_is_reused(const struct flow *flow, const struct segment *seg)
-{
-	const struct side *side = &flow->side[seg->from];
-
-	if ((seg->flags & (SYN | ACK | RST)) != SYN)
-		return false;
-	if (side->seen & SEEN_ISN)
-		return side->isn != seg->seq;
-	return flow->closed || side->packets > flow->rare[seg->from].rsts;
-}
-
-/* ---- RSTs and what surrounds them */
-
-size_t evidence_bytes(const struct evidence *it)
-{
-	return sizeof(*it) + it->room * sizeof(*it->packets) +
-	       (it->rsts ? MAX_RSTS * sizeof(*it->rsts) : 0);
-}
-
-static struct evidence *evidence_of(struct capture *capture, struct flow *flow)
-{
-	if (!flow->evidence) {
-		flow->evidence = calloc(1, sizeof(*flow->evidence));
-		if (flow->evidence)
-			table_charge(capture->table,
-				     evidence_bytes(flow->evidence));
-		else
-			capture->out_of_memory = true;
-	}
-	return flow->evidence;
-}
-
-static bool make_room(struct capture *capture, struct evidence *it)
-{
-	uint32_t room = it->room ? it->room * 2 : RING_PACKETS / 2;
-	struct kept_packet *packets;
-
-	if (it->count < it->room)
-		return true;
-	packets = realloc(it->packets, room * sizeof(*packets));
-	if (!packets) {
-		capture->out_of_memory = true;
-		return false;
-	}
-	table_charge(capture->table, (room - it->room) * sizeof(*packets));
-	it->packets = packets;
-	it->room = room;
-	return true;
-}
-
-/* Keep what the ring remembers up to this place and is not kept yet. */
-static void keep_packets(struct capture *capture, struct flow *flow,
-			 uint32_t place)
-{
-	struct evidence *it = flow->evidence;
-	uint32_t remembered = flow->ring_size ? flow->ring_size :
-						flow->chunks * CHUNK_PACKETS;
-	uint32_t at = it->next_place;
-
-	if (at < flow->ring_base)
-		at = flow->ring_base;
-	if (place + 1 > remembered && at < place + 1 - remembered)
-		at = place + 1 - remembered;
-	for (; at <= place; at++) {
-		if (it->count == MAX_PACKETS)
-			it->left_out++;
-		else if (make_room(capture, it))
-			it->packets[it->count++] =
-				*table_ring_at(capture->table, flow, at);
-		else
-			return;
-	}
-	it->next_place = place + 1;
-}
-
-static void fill(struct kept_packet *kept, const struct segment *seg,
-		 uint32_t place)
-{
-	kept->time_ns = seg->time_ns;
-	kept->offset = seg->offset;
-	kept->number = seg->number;
-	kept->place = place;
-	kept->seq = seg->seq;
-	kept->ack = seg->ack;
-	kept->payload_bytes = seg->payload_bytes;
-	kept->ts_val = seg->ts_val;
-	kept->ts_ecr = seg->ts_ecr;
-	kept->sack_right = seg->sack_right;
-	kept->flags = seg->flags;
-	kept->options = seg->options;
-	kept->content = seg->content;
-	kept->from = seg->from;
-	kept->v4 = seg->v4;
-	kept->dont_fragment = seg->dont_fragment;
-	kept->spare = 0;
-	kept->window = seg->window;
-	kept->ip_id = seg->ip_id;
-	kept->origin = seg->origin;
-	kept->ttl = seg->ttl;
-	kept->options_bytes = seg->options_bytes;
-}
-
-static void moment_of(struct moment_facts *moment, const struct flow *flow,
-		      uint8_t end)
-{
-	const struct side *side = &flow->side[end];
-
-	moment->last_ns = side->last_ns;
-	moment->last_data_ns = side->last_data_ns;
-	moment->payload_bytes = side->payload_bytes;
-	moment->next_seq = side->next_seq;
-	moment->last_ack = side->highest_ack;
-	moment->window_bytes = side->window_bytes;
-	moment->sack_right = side->sack_right;
-	moment->packets = side->packets;
-	moment->data_packets = side->data_packets;
-	moment->rsts = flow->rare[end].rsts;
-	moment->fins = flow->rare[end].fins;
-	moment->ip_id = side->ip_id_last;
-	moment->seen = side->seen;
-	moment->ttl = side->ttl_last;
-}
-
-static void describe_rst(struct capture *capture, struct flow *flow,
-			 const struct segment *seg, uint32_t place)
-{
-	struct evidence *it = flow->evidence;
-	struct kept_rst *rst;
-
-	if (!it->rsts) {
-		it->rsts = calloc(MAX_RSTS, sizeof(*it->rsts));
-		if (!it->rsts) {
-			capture->out_of_memory = true;
-			return;
-		}
-		table_charge(capture->table, MAX_RSTS * sizeof(*it->rsts));
-	}
-	if (it->rst_count == MAX_RSTS)
-		return;
-	rst = &it->rsts[it->rst_count++];
-	fill(&rst->packet, seg, place);
-	moment_of(&rst->moment[0], flow, 0);
-	moment_of(&rst->moment[1], flow, 1);
-	rst->others_before = flow->others;
-	rst->mptcp_reason = seg->options & OPTION_MPTCP_RST ?
-				    seg->mptcp_reason :
-				    UINT16_MAX;
-	rst->payload_bytes = (uint16_t)(seg->payload_kept < RST_PAYLOAD_BYTES ?
-						seg->payload_kept :
-						RST_PAYLOAD_BYTES);
-	memcpy(rst->payload, seg->payload, rst->payload_bytes);
-}
+/* Count one more of this kind of trouble at this end. */
+#define TROUBLE(capture, flow, end, kind)                 \
+	do {                                              \
+		struct side_trouble *trouble_ =           \
+			flow_trouble(capture, flow, end); \
+		if (trouble_)                             \
+			trouble_->kind++;                 \
+	} while (0)
 
 static void count_rst(struct flow *flow, const struct segment *seg)
 {
-	struct side_rare *rare = &flow->rare[seg->from];
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
 
-	if (!(flow->seen & SEEN_RST_TIME)) {
-		flow->seen |= SEEN_RST_TIME;
-		flow->first_rst_ns = seg->time_ns;
-	}
+	flow->seen |= SEEN_RST_TIME;
 	if (rare->rsts++ == 0)
 		rare->rst_ttl = seg->ttl;
 	flow->closed = (uint8_t)(1 + seg->from);
@@ -231,21 +56,22 @@ static void count_rst(struct flow *flow, const struct segment *seg)
 
 static void count_syn(struct flow *flow, const struct segment *seg)
 {
+	struct flow_rare *all = rare_of(flow);
 	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &flow->rare[seg->from];
-	uint16_t seen = seg->flags & ACK ? SEEN_SYN_ACK_TIME : SEEN_SYN_TIME;
+	struct side_rare *rare = &all->side[seg->from];
+	uint8_t seen = seg->flags & ACK ? SEEN_SYN_ACK_TIME : SEEN_SYN_TIME;
 
 	if (!(flow->seen & seen)) {
 		flow->seen |= seen;
 		if (seg->flags & ACK)
-			flow->syn_ack_ns = seg->time_ns;
+			all->syn_ack_ns = seg->time_ns;
 		else
-			flow->syn_ns = seg->time_ns;
+			all->syn_ns = seg->time_ns;
 	}
 	if (rare->syns++)
 		return;
 	side->seen |= SEEN_ISN;
-	side->isn = seg->seq;
+	rare->isn = seg->seq;
 	rare->syn_flags = seg->flags;
 	rare->syn_options = seg->options;
 	rare->syn_window = seg->window;
@@ -262,54 +88,57 @@ static void count_syn(struct flow *flow, const struct segment *seg)
 	}
 	flow->has_window_scale = (flow->side[0].seen & flow->side[1].seen &
 				  SEEN_WINDOW_SCALE) != 0;
-	flow->simultaneous =
-		flow->rare[0].syns && flow->rare[1].syns &&
-		!((flow->rare[0].syn_flags | flow->rare[1].syn_flags) & ACK);
+	all->simultaneous =
+		all->side[0].syns && all->side[1].syns &&
+		!((all->side[0].syn_flags | all->side[1].syn_flags) & ACK);
 }
 
-static void count_sequence(struct flow *flow, const struct segment *seg)
+static void count_sequence(struct capture *capture, struct flow *flow,
+			   const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &flow->rare[seg->from];
 	uint32_t length = length_of(seg), end = seg->seq + length;
 
 	if (!(side->seen & SEEN_NEXT)) {
 		side->seen |= SEEN_NEXT;
-		side->first_seq = seg->seq;
+		flow->sums[seg->from].first_seq = seg->seq;
 		side->next_seq = end;
 		return;
 	}
 	if (length == 0) {
 		if (seg->seq + 1 == side->next_seq && seg->flags == ACK)
-			rare->keep_alives++;
+			TROUBLE(capture, flow, seg->from, keep_alives);
 		return;
 	}
 	if (after(seg->seq, side->next_seq))
-		rare->ahead++;
+		TROUBLE(capture, flow, seg->from, ahead);
 	if (after(end, side->next_seq))
 		side->next_seq = end;
 	else if (seg->payload_bytes == 1 && seg->seq + 1 == side->next_seq)
-		rare->keep_alives++;
+		TROUBLE(capture, flow, seg->from, keep_alives);
 	else if (seg->payload_bytes)
-		rare->retransmits++;
+		TROUBLE(capture, flow, seg->from, retransmits);
 }
 
-static void count_sack(struct side *side, const struct segment *seg)
+static void count_sack(struct flow *flow, const struct segment *seg)
 {
-	if (side->seen & SEEN_SACK &&
-	    !after(side->sack_right, side->highest_ack))
+	struct side *side = &flow->side[seg->from];
+	uint32_t *right = &flow->sums[seg->from].sack_right;
+
+	if (side->seen & SEEN_SACK && !after(*right, side->highest_ack))
 		side->seen &= (uint16_t)~SEEN_SACK;
 	if (seg->options & OPTION_SACK &&
 	    after(seg->sack_right, side->highest_ack) &&
-	    (!(side->seen & SEEN_SACK) ||
-	     after(seg->sack_right, side->sack_right))) {
+	    (!(side->seen & SEEN_SACK) || after(seg->sack_right, *right))) {
 		side->seen |= SEEN_SACK;
-		side->sack_right = seg->sack_right;
+		*right = seg->sack_right;
 	}
 }
 
-static void count_ack(struct flow *flow, const struct segment *seg)
+static void count_ack(struct capture *capture, struct flow *flow,
+		      const struct segment *seg)
 {
+	struct side_trouble *trouble;
 	struct side *side = &flow->side[seg->from];
 	struct side *other = &flow->side[!seg->from];
 	uint32_t ahead;
@@ -321,25 +150,27 @@ static void count_ack(struct flow *flow, const struct segment *seg)
 		side->highest_ack = seg->ack;
 	}
 	if (side->seen & SEEN_SACK || seg->options & OPTION_SACK)
-		count_sack(side, seg);
+		count_sack(flow, seg);
 	/* While there are only SYNs, an odd acknowledgment belongs to an older connection. */
 	ahead = seg->ack - other->next_seq;
 	if (ahead && ahead < MAX_UNSEEN_BYTES &&
 	    other->seen & SEEN_BEYOND_SYN) {
-		flow->rare[!seg->from].unseen_bytes += ahead;
+		trouble = flow_trouble(capture, flow, !seg->from);
+		if (trouble)
+			trouble->unseen_bytes += ahead;
 		other->next_seq = seg->ack;
 	}
 	if (!(flow->seen & SEEN_ACK_TIME) && flow->seen & SEEN_SYN_ACK_TIME &&
 	    !(seg->flags & SYN) && seg->from == flow->client) {
 		flow->seen |= SEEN_ACK_TIME;
-		flow->ack_ns = seg->time_ns;
+		rare_of(flow)->ack_ns = seg->time_ns;
 	}
 }
 
 static void count_ttl(struct flow *flow, const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &flow->rare[seg->from];
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
 
 	if (!(side->seen & SEEN_ANY)) {
 		rare->ttl_first = rare->ttl_min = rare->ttl_max = seg->ttl;
@@ -353,24 +184,21 @@ static void count_ttl(struct flow *flow, const struct segment *seg)
 		rare->ttl_max = seg->ttl;
 }
 
-static void count_ip(struct flow *flow, const struct segment *seg)
+static inline void count_ip_id(struct flow *flow, const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	uint16_t step;
+	struct side_sums *sums = &flow->sums[seg->from];
+	uint16_t step = (uint16_t)(seg->ip_id - side->ip_id_last);
 
-	if (seg->ttl != side->ttl_last || !(side->seen & SEEN_ANY))
-		count_ttl(flow, seg);
-	if (!seg->v4)
-		return;
-	step = (uint16_t)(seg->ip_id - side->ip_id_last);
 	side->seen |= SEEN_IP_ID;
-	side->ip_id_zero += seg->ip_id == 0;
-	side->ip_id_steps += step >= 1 && step <= 100;
 	side->ip_id_last = seg->ip_id;
-	side->dont_fragment += seg->dont_fragment;
+	sums->ip_id_zero += seg->ip_id == 0;
+	sums->ip_id_steps += step >= 1 && step <= 100;
+	sums->dont_fragment += seg->dont_fragment;
 }
 
-static void count_window(struct flow *flow, const struct segment *seg)
+static void count_window(struct capture *capture, struct flow *flow,
+			 const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
 
@@ -381,68 +209,78 @@ static void count_window(struct flow *flow, const struct segment *seg)
 	if (flow->has_window_scale)
 		side->window_bytes <<= side->window_scale;
 	if (seg->window == 0)
-		flow->rare[seg->from].zero_windows++;
+		TROUBLE(capture, flow, seg->from, zero_windows);
 	side->seen |= SEEN_BEYOND_SYN;
-	/* Not always: the byte's neighbours are read together with it, right after. */
-	if (!flow->beyond_syn)
-		flow->beyond_syn = true;
+	flow->beyond_syn = true;
 	if (seg->options & OPTION_TIMESTAMP)
 		side->seen |= SEEN_TIMESTAMPS;
+}
+
+static void count_fin(struct flow *flow, const struct segment *seg)
+{
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
+
+	rare->fins++;
+	rare->fin_seq = seg->seq + seg->payload_bytes;
+	flow->side[seg->from].seen |= SEEN_FIN;
+	flow->fins |= 1 << seg->from;
 }
 
 static void count_other(struct capture *capture, struct flow *flow,
 			const struct segment *seg)
 {
+	const struct side *side = &flow->side[seg->from];
+
 	if (seg->flags & SYN)
 		count_syn(flow, seg);
-	count_sequence(flow, seg);
+	count_sequence(capture, flow, seg);
 	if (seg->flags & ACK)
-		count_ack(flow, seg);
-	count_window(flow, seg);
-	count_ip(flow, seg);
-	if (seg->flags & FIN) {
-		flow->rare[seg->from].fins++;
-		flow->side[seg->from].seen |= SEEN_FIN;
-		flow->side[seg->from].fin_seq = seg->seq + seg->payload_bytes;
-		flow->fins |= (uint8_t)(1 << seg->from);
-	}
-	flow->others++;
+		count_ack(capture, flow, seg);
+	count_window(capture, flow, seg);
+	if (seg->ttl != side->ttl_last || !(side->seen & SEEN_ANY))
+		count_ttl(flow, seg);
+	if (seg->v4)
+		count_ip_id(flow, seg);
+	if (seg->flags & FIN)
+		count_fin(flow, seg);
 	/* Whoever goes on after its own RST did not send it, or the RST was not the end. */
 	if (flow->closed == 1 + seg->from)
 		flow->closed = 0;
 	if (flow->fins == 3 && !flow->closed) {
 		flow->closed = 3;
-		if (!flow->evidence)
-			table_ring_shrink(capture->table, flow);
+		if (!flow->has_evidence)
+			ring_shrink(capture, flow);
 	}
 }
 
-static void count_copy(struct flow *flow, const struct segment *seg)
+static inline void count_copy(struct capture *capture, struct flow *flow,
+			      const struct segment *seg)
 {
-	struct side *side = &flow->side[seg->from];
+	const struct side *side = &flow->side[seg->from];
+	struct side_sums *sums = &flow->sums[seg->from];
+	uint32_t digest = (uint32_t)fold(
+		((uint64_t)seg->seq << 32 | seg->ack) ^ 0x9e3779b97f4a7c15,
+		((uint64_t)seg->payload_bytes << 32 |
+		 (uint32_t)seg->flags << 16 | seg->ip_id) ^
+			0xd1b54a32d192ed03);
 	int64_t passed_ns;
 
-	if (side->last_seq == seg->seq && side->last_ack == seg->ack &&
-	    side->last_flags == seg->flags &&
-	    side->last_payload_bytes == seg->payload_bytes &&
-	    side->last_ip_id == seg->ip_id && side->packets &&
+	if (digest == sums->last && side->packets &&
 	    (seg->ip_id || length_of(seg)) &&
 	    !__builtin_sub_overflow(seg->time_ns, side->last_ns, &passed_ns) &&
 	    passed_ns >= 0 && passed_ns <= DUPLICATE_NS)
-		flow->rare[seg->from].duplicates++;
-	side->last_seq = seg->seq;
-	side->last_ack = seg->ack;
-	side->last_payload_bytes = seg->payload_bytes;
-	side->last_flags = seg->flags;
-	side->last_ip_id = seg->ip_id;
+		TROUBLE(capture, flow, seg->from, duplicates);
+	sums->last = digest;
 }
 
-static void count_packet(struct side *side, const struct segment *seg)
+static inline void count_packet(struct flow *flow, const struct segment *seg)
 {
+	struct side *side = &flow->side[seg->from];
+
 	if (side->packets++ == 0)
-		side->first_ns = seg->time_ns;
+		rare_of(flow)->side[seg->from].first_ns = seg->time_ns;
 	side->last_ns = seg->time_ns;
-	side->ip_bytes += seg->ip_bytes;
+	flow->sums[seg->from].ip_bytes += seg->ip_bytes;
 	if (seg->payload_bytes && !(seg->flags & RST)) {
 		side->data_packets++;
 		side->payload_bytes += seg->payload_bytes;
@@ -451,82 +289,58 @@ static void count_packet(struct side *side, const struct segment *seg)
 	}
 }
 
-#ifdef __x86_64__
-static uint64_t pair(uint32_t low, uint32_t high)
-{
-	return (uint64_t)high << 32 | low;
-}
-
-/*
- * The same, past the caches: of a hundred packets in rings one is read again, and to fetch its line first,
- * only to write all of it, would cost more than everything else that is done with a segment.
- */
-static void keep_in_ring(struct kept_packet *kept, const struct segment *seg,
-			 uint32_t place)
-{
-	long long *out = (long long *)kept;
-	uint32_t bits = (uint32_t)seg->flags | (uint32_t)seg->options << 9 |
-			(uint32_t)seg->content << 23 |
-			(uint32_t)seg->from << 26 | (uint32_t)seg->v4 << 27 |
-			(uint32_t)seg->dont_fragment << 28;
-	uint64_t rest = (uint64_t)seg->window | (uint64_t)seg->ip_id << 16 |
-			(uint64_t)seg->origin << 32 | (uint64_t)seg->ttl << 48 |
-			(uint64_t)seg->options_bytes << 56;
-
-	_mm_stream_si64(out, seg->time_ns);
-	_mm_stream_si64(out + 1, (long long)seg->offset);
-	_mm_stream_si64(out + 2, (long long)seg->number);
-	_mm_stream_si64(out + 3, (long long)pair(place, seg->seq));
-	_mm_stream_si64(out + 4, (long long)pair(seg->ack, seg->payload_bytes));
-	_mm_stream_si64(out + 5, (long long)pair(seg->ts_val, seg->ts_ecr));
-	_mm_stream_si64(out + 6, (long long)pair(seg->sack_right, bits));
-	_mm_stream_si64(out + 7, (long long)rest);
-}
-#else
-#define keep_in_ring fill
-#endif
-
 static void wait_on(struct capture *capture, struct flow *flow)
 {
+	enum waiting list = WAITING_NOT;
+
 	if (flow->closed)
-		table_wait(capture->table, flow, WAITING_CLOSED);
-	else if (flow->evidence)
-		table_wait(capture->table, flow, WAITING_EVIDENCE);
+		list = flow->has_evidence ? WAITING_TOLD : WAITING_CLOSED;
+	else if (flow->has_evidence)
+		list = WAITING_EVIDENCE;
 	else if (!flow->beyond_syn)
-		table_wait(capture->table, flow, WAITING_OPENING);
-	else if (flow->waiting)
-		table_wait(capture->table, flow, WAITING_NOT);
+		list = WAITING_OPENING;
+	if (list || flow->waiting)
+		wait_in(capture->table, flow, list);
 }
 
-/*
- * Whether it is what nineteen of twenty segments are: the next in order on an established connection, no
- * flag but ACK and PSH, nothing about it that is news. Then most questions below have a known answer.
- */
-static bool is_ordinary(const struct flow *flow, const struct segment *seg)
+/* Whether an established connection is in a state that the next segment in order does not change. */
+static bool is_steady(const struct flow *flow)
 {
 	enum {
 		KNOWN = SEEN_NEXT | SEEN_ACK | SEEN_WINDOW | SEEN_ANY |
 			SEEN_BEYOND_SYN
 	};
+
+	return !flow->waiting && !flow->has_evidence &&
+	       flow->seen & SEEN_ACK_TIME &&
+	       (flow->side[0].seen & (KNOWN | SEEN_SACK)) == KNOWN &&
+	       (flow->side[1].seen & (KNOWN | SEEN_SACK)) == KNOWN &&
+	       zeek_is_steady(flow);
+}
+
+/*
+ * Whether it is what nineteen of twenty segments are: the next in order on an established connection, no
+ * flag but ACK and PSH, nothing about it that is news. Then most questions above have a known answer.
+ */
+static bool is_ordinary(const struct flow *flow, const struct segment *seg)
+{
 	const struct side *side = &flow->side[seg->from];
 	const struct side *other = &flow->side[!seg->from];
 
-	return (seg->flags & ~PSH) == ACK && seg->seq == side->next_seq &&
-	       (side->seen & (KNOWN | SEEN_SACK)) == KNOWN &&
-	       other->seen & SEEN_BEYOND_SYN &&
+	return flow->steady && (seg->flags & ~PSH) == ACK &&
+	       seg->seq == side->next_seq &&
 	       !after(seg->ack, other->next_seq) &&
 	       !after(side->highest_ack, seg->ack) &&
 	       seg->ttl == side->ttl_last && seg->window != 0 &&
-	       !(seg->options & OPTION_SACK) && !flow->waiting &&
-	       !flow->evidence && seg->time_ns >= flow->last_ns &&
-	       flow->seen & SEEN_ACK_TIME && zeek_is_ordinary(flow, seg);
+	       !(seg->options & OPTION_SACK) && seg->time_ns >= flow->last_ns &&
+	       zeek_is_ordinary(flow, seg);
 }
 
-static void count_ordinary(struct flow *flow, const struct segment *seg)
+static void count_ordinary(struct capture *capture, struct flow *flow,
+			   const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
 	struct side *other = &flow->side[!seg->from];
-	uint16_t step = (uint16_t)(seg->ip_id - side->ip_id_last);
 
 	side->next_seq = side->zeek_last = seg->seq + seg->payload_bytes;
 	if (after(seg->ack, other->zeek_ack))
@@ -536,82 +350,50 @@ static void count_ordinary(struct flow *flow, const struct segment *seg)
 		(uint32_t)seg->window
 		<< (flow->has_window_scale ? side->window_scale : 0);
 	flow->last_ns = seg->time_ns;
-	flow->others++;
-	count_copy(flow, seg);
-	count_packet(side, seg);
+	count_copy(capture, flow, seg);
+	count_packet(flow, seg);
 	if (seg->options & OPTION_TIMESTAMP)
 		side->seen |= SEEN_TIMESTAMPS;
-	if (!seg->v4)
-		return;
-	side->seen |= SEEN_IP_ID;
-	side->ip_id_zero += seg->ip_id == 0;
-	side->ip_id_steps += step >= 1 && step <= 100;
-	side->ip_id_last = seg->ip_id;
-	side->dont_fragment += seg->dont_fragment;
+	if (seg->v4)
+		count_ip_id(flow, seg);
 }
 
 void flow_count(struct capture *capture, struct flow *flow,
 		const struct segment *seg)
 {
 	uint32_t place = flow->places++;
-	struct kept_packet *kept = table_ring_slot(capture, flow, place);
 	bool rst = seg->flags & RST;
 
-	if (!kept)
+	if (!ring_keep(capture, flow, seg, place))
 		return;
-	keep_in_ring(kept, seg, place);
 	if (is_ordinary(flow, seg)) {
-		count_ordinary(flow, seg);
+		count_ordinary(capture, flow, seg);
 		return;
 	}
-	if (rst && evidence_of(capture, flow))
-		describe_rst(capture, flow, seg, place);
-	learn_client(flow, seg);
-	zeek_count(flow, seg);
+	if (rst)
+		evidence_add_rst(capture, flow, seg, place);
+	flow_learn_client(flow, seg);
+	zeek_count(capture, flow, seg);
 	if (seg->time_ns < flow->last_ns)
-		flow->backwards++;
+		rare_of(flow)->backwards++;
 	else
 		flow->last_ns = seg->time_ns;
-	count_copy(flow, seg);
-	count_packet(&flow->side[seg->from], seg);
+	count_copy(capture, flow, seg);
+	count_packet(flow, seg);
 	if (rst)
 		count_rst(flow, seg);
 	else
 		count_other(capture, flow, seg);
-	if (flow->evidence) {
-		if (rst)
-			flow->evidence->after_left = AFTER_RST_PACKETS + 1;
-		if (flow->evidence->after_left) {
-			flow->evidence->after_left--;
-			keep_packets(capture, flow, place);
-		}
-	}
+	if (flow->has_evidence)
+		evidence_follow(capture, flow, place, rst);
 	wait_on(capture, flow);
+	flow->steady = is_steady(flow);
 }
 
 void flow_count_icmp(struct capture *capture, struct flow *flow,
 		     const struct segment *seg)
 {
-	struct evidence *it = evidence_of(capture, flow);
-	struct kept_icmp *kept;
-
-	if (!it || it->icmp_count == MAX_ICMP)
-		return;
-	kept = &it->icmp[it->icmp_count++];
-	kept->time_ns = seg->time_ns;
-	kept->offset = seg->offset;
-	kept->number = seg->number;
-	kept->mtu = seg->mtu;
-	kept->quoted_seq = seg->seq;
-	kept->origin = seg->origin;
-	kept->kind = seg->icmp_kind;
-	kept->code = seg->icmp_code;
-	kept->v4 = seg->v4;
-	kept->from = seg->from;
-	memcpy(kept->reporter, seg->reporter, sizeof(kept->reporter));
-	/* An ICMP error is worth the packets around it as much as a RST is. */
-	it->after_left = AFTER_RST_PACKETS;
-	if (flow->places)
-		keep_packets(capture, flow, flow->places - 1);
+	evidence_add_icmp(capture, flow, seg);
 	wait_on(capture, flow);
+	flow->steady = is_steady(flow);
 }

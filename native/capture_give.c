@@ -69,7 +69,8 @@ static void fill_rst(const struct capture *it, const struct flow *flow,
 	fill_packet(it, flow, &out->packet, &kept->packet);
 	out->sender = kept->moment[from];
 	out->receiver = kept->moment[!from];
-	out->after_packets = flow->others - kept->others_before;
+	out->after_packets =
+		others_before(flow, flow->places) - kept->others_before;
 	out->mptcp_reason = kept->mptcp_reason;
 	out->payload_bytes = kept->payload_bytes;
 	memcpy(out->payload, kept->payload, sizeof(out->payload));
@@ -96,13 +97,18 @@ static void fill_icmp(const struct capture *it, const struct flow *flow,
 static void fill_side(struct side_facts *out, const struct flow *flow,
 		      uint8_t end)
 {
+	static const struct side_trouble none;
+	const struct flow_rare *all = rare_of(flow);
 	const struct side *side = &flow->side[end];
-	const struct side_rare *rare = &flow->rare[end];
+	const struct side_sums *sums = &flow->sums[end];
+	const struct side_rare *rare = &all->side[end];
+	const struct side_trouble *trouble =
+		all->trouble ? &all->trouble->side[end] : &none;
 
 	*out = (struct side_facts){
 		.payload_bytes = side->payload_bytes,
-		.ip_bytes = side->ip_bytes,
-		.first_ns = side->first_ns,
+		.ip_bytes = sums->ip_bytes,
+		.first_ns = rare->first_ns,
 		.last_ns = side->last_ns,
 		.last_data_ns = side->last_data_ns,
 		.packets = side->packets,
@@ -110,22 +116,22 @@ static void fill_side(struct side_facts *out, const struct flow *flow,
 		.syns = rare->syns,
 		.fins = rare->fins,
 		.rsts = rare->rsts,
-		.retransmits = rare->retransmits,
-		.duplicates = rare->duplicates,
-		.ahead = rare->ahead,
-		.unseen_bytes = rare->unseen_bytes,
-		.keep_alives = rare->keep_alives,
-		.zero_windows = rare->zero_windows,
-		.ip_id_zero = side->ip_id_zero,
-		.ip_id_steps = side->ip_id_steps,
-		.dont_fragment = side->dont_fragment,
-		.isn = side->isn,
-		.first_seq = side->first_seq,
+		.retransmits = trouble->retransmits,
+		.duplicates = trouble->duplicates,
+		.ahead = trouble->ahead,
+		.unseen_bytes = trouble->unseen_bytes,
+		.keep_alives = trouble->keep_alives,
+		.zero_windows = trouble->zero_windows,
+		.ip_id_zero = sums->ip_id_zero,
+		.ip_id_steps = sums->ip_id_steps,
+		.dont_fragment = sums->dont_fragment,
+		.isn = rare->isn,
+		.first_seq = sums->first_seq,
 		.next_seq = side->next_seq,
 		.highest_ack = side->highest_ack,
 		.window_bytes = side->window_bytes,
-		.fin_seq = side->fin_seq,
-		.sack_right = side->sack_right,
+		.fin_seq = rare->fin_seq,
+		.sack_right = sums->sack_right,
 		.syn_options = rare->syn_options,
 		.syn_flags = rare->syn_flags,
 		.syn_window = rare->syn_window,
@@ -146,32 +152,34 @@ static void fill_side(struct side_facts *out, const struct flow *flow,
 static void fill_row(struct flow_row *row, const struct flow *flow,
 		     uint8_t ended_by)
 {
+	const struct flow_rare *rare = rare_of(flow);
 	uint8_t client = flow->client;
 
 	row->flow = (struct flow_facts){
 		.client_port = flow->key.port[client],
 		.server_port = flow->key.port[!client],
-		.client_by = flow->client_by,
+		.client_by = rare->client_by,
 		.ended_by = ended_by,
-		.tunnel = flow->tunnel,
-		.simultaneous = flow->simultaneous,
+		.tunnel = rare->tunnel,
+		.simultaneous = rare->simultaneous,
 		.tunnel_id = flow->key.tunnel_id,
-		.source = flow->source,
-		.first_number = flow->first_number,
-		.first_ns = flow->first_ns,
+		.source = rare->source,
+		.first_number = rare->first_number,
+		.first_ns = rare->first_ns,
 		.last_ns = flow->last_ns,
-		.syn_ns = flow->syn_ns,
-		.syn_ack_ns = flow->syn_ack_ns,
-		.ack_ns = flow->ack_ns,
-		.first_rst_ns = flow->first_rst_ns,
-		.backwards = flow->backwards,
-		.vlan = flow->vlan,
+		.syn_ns = rare->syn_ns,
+		.syn_ack_ns = rare->syn_ack_ns,
+		.ack_ns = rare->ack_ns,
+		.first_rst_ns =
+			rare->evidence ? rare->evidence->first_rst_ns : 0,
+		.backwards = rare->backwards,
+		.vlan = rare->vlan,
 		.seen = flow->seen,
 	};
 	memcpy(row->flow.client, flow->key.addr[client], 16);
 	memcpy(row->flow.server, flow->key.addr[!client], 16);
-	memcpy(row->flow.zeek_history, flow->zeek_history,
-	       sizeof(flow->zeek_history));
+	memcpy(row->flow.zeek_history, rare->zeek_history,
+	       sizeof(rare->zeek_history));
 	strncpy(row->flow.zeek_state, zeek_conclude(flow),
 		sizeof(row->flow.zeek_state) - 1);
 	fill_side(&row->client, flow, client);
@@ -182,7 +190,7 @@ static void fill_row(struct flow_row *row, const struct flow *flow,
 static void give_evidence(struct capture *it, const struct flow *flow,
 			  const struct flow_row *row)
 {
-	const struct evidence *from = flow->evidence;
+	const struct evidence *from = rare_of(flow)->evidence;
 	struct record_head head = { .packets = from->count,
 				    .rsts = from->rst_count,
 				    .icmp_errors = from->icmp_count,
@@ -213,12 +221,12 @@ static void give_evidence(struct capture *it, const struct flow *flow,
 
 void give_flow(struct capture *it, struct flow *flow, uint8_t ended_by)
 {
-	bool reset = flow->rare[0].rsts || flow->rare[1].rsts;
+	bool reset = flow->seen & SEEN_RST_TIME;
 	struct flow_row row;
 	uint8_t *at;
 
 	it->counts.reset_connections += reset;
-	if (!it->want_rows && !flow->evidence)
+	if (!it->want_rows && !flow->has_evidence)
 		return;
 	fill_row(&row, flow, ended_by);
 	if (it->want_rows) {
@@ -226,6 +234,6 @@ void give_flow(struct capture *it, struct flow *flow, uint8_t ended_by)
 		if (at)
 			memcpy(at, &row, sizeof(row));
 	}
-	if (flow->evidence)
+	if (flow->has_evidence)
 		give_evidence(it, flow, &row);
 }

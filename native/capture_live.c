@@ -49,9 +49,12 @@ void capture_ring_block(struct capture *it, const uint8_t *block, size_t length,
 	capture_flush(it);
 }
 
+/* Flows that may be given at one tick; there are many a second. */
+enum { TICK_ENDS = 4096 };
+
 /* Time passes without packets, too: give the flows that have waited long enough. */
 void capture_tick(struct capture *it, int64_t now_ns)
 {
 	capture_flush(it);
-	table_expire(it, now_ns);
+	wait_expire(it, now_ns, TICK_ENDS);
 }

@@ -1,22 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * conn_state and history as Zeek would log them for the same flow, since its users know them. The rules are
- * those of its TCPSessionAdapter and conn/main.zeek (6.x); checksums are not verified (zeek -C), and a gap
+ * history as Zeek would log it for the same flow, since its users know it; and the states of both ends, from
+ * which capture_zeek_state.c concludes conn_state. The rules are those of its TCPSessionAdapter and conn/main.zeek (6.x); checksums are not verified (zeek -C), and a gap
  * is an acknowledgment of bytes that were never captured.
  */
 #include "capture.h"
 
 #include <string.h>
-
-enum zeek_state {
-	INACTIVE,
-	SYN_SENT,
-	SYN_ACK_SENT,
-	PARTIAL,
-	ESTABLISHED,
-	CLOSED,
-	RESET
-};
 
 /* Letters that are written once, or again only when their sequence number differs. */
 enum {
@@ -54,8 +44,10 @@ static bool is_server_port(uint16_t port)
 
 static void write_letter(struct flow *flow, char letter)
 {
-	if (flow->zeek_length < sizeof(flow->zeek_history) - 1)
-		flow->zeek_history[flow->zeek_length++] = letter;
+	struct flow_rare *rare = rare_of(flow);
+
+	if (rare->zeek_length < sizeof(rare->zeek_history) - 1)
+		rare->zeek_history[rare->zeek_length++] = letter;
 }
 
 static void write_by(struct flow *flow, uint8_t end, char letter)
@@ -67,11 +59,11 @@ static void write_by(struct flow *flow, uint8_t end, char letter)
 /* Write the letter unless this end wrote one of its kind; gives whether it had. */
 static bool wrote(struct flow *flow, uint8_t end, uint32_t kind, char letter)
 {
-	uint32_t bit = end == flow->originator ? kind : kind << 16;
+	uint32_t bit = end == flow->originator ? kind : kind << 8;
 
 	if (flow->zeek_letters & bit)
 		return true;
-	flow->zeek_letters |= bit;
+	flow->zeek_letters |= (uint16_t)bit;
 	write_by(flow, end, letter);
 	return false;
 }
@@ -156,7 +148,7 @@ static void write_flag(struct flow *flow, uint8_t from, uint32_t kind,
 static void write_history(struct flow *flow, struct side *end,
 			  const struct segment *seg)
 {
-	struct side_rare *rare = &flow->rare[seg->from];
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
 	uint16_t flags = seg->flags & (SYN | FIN | RST);
 	uint32_t seq = seg->seq - end->zeek_start;
 
@@ -180,9 +172,11 @@ static void write_history(struct flow *flow, struct side *end,
 		wrote(flow, seg->from, WROTE_ACK, 'A');
 }
 
-static void take_ack(struct flow *flow, struct side *end, struct side *peer,
+static void take_ack(struct capture *capture, struct flow *flow,
+		     struct side *end, struct side *peer,
 		     const struct segment *seg)
 {
+	struct side_trouble *trouble;
 	int32_t ahead;
 
 	if (peer->zeek_state == INACTIVE) {
@@ -195,15 +189,20 @@ static void take_ack(struct flow *flow, struct side *end, struct side *peer,
 		return;
 	if ((int32_t)(seg->ack - peer->zeek_last) > 0 &&
 	    end->zeek_state == ESTABLISHED && peer->zeek_state == ESTABLISHED &&
-	    !(seg->flags & FIN))
-		write_scaled(flow, !seg->from,
-			     &flow->rare[!seg->from].zeek_gaps, 'G');
+	    !(seg->flags & FIN)) {
+		trouble = flow_trouble(capture, flow, !seg->from);
+		if (trouble)
+			write_scaled(flow, !seg->from, &trouble->zeek_gaps,
+				     'G');
+	}
 	peer->zeek_ack = seg->ack;
 }
 
-static void take_sequence(struct flow *flow, struct side *end,
-			  const struct segment *seg, uint32_t past)
+static void take_sequence(struct capture *capture, struct flow *flow,
+			  struct side *end, const struct segment *seg,
+			  uint32_t past)
 {
+	struct side_trouble *trouble;
 	int32_t ahead = (int32_t)(past - end->zeek_last);
 
 	if (seg->flags & (SYN | RST) && (ahead > FAR || ahead < -FAR))
@@ -214,9 +213,12 @@ static void take_sequence(struct flow *flow, struct side *end,
 		return;
 	else if (ahead > 0)
 		end->zeek_last = past;
-	else if (seg->payload_bytes)
-		write_scaled(flow, seg->from,
-			     &flow->rare[seg->from].zeek_retransmits, 'T');
+	else if (seg->payload_bytes) {
+		trouble = flow_trouble(capture, flow, seg->from);
+		if (trouble)
+			write_scaled(flow, seg->from,
+				     &trouble->zeek_retransmits, 'T');
+	}
 }
 
 /* The SYN comes after the SYN with ACK that answers it: what was taken for the responder began it. */
@@ -224,7 +226,7 @@ static void flip(struct flow *flow)
 {
 	flow->originator = !flow->originator;
 	flow->zeek_letters =
-		flow->zeek_letters << 16 | flow->zeek_letters >> 16;
+		(uint16_t)(flow->zeek_letters << 8 | flow->zeek_letters >> 8);
 	write_letter(flow, '^');
 }
 
@@ -306,25 +308,32 @@ static void move(struct flow *flow, struct side *end, struct side *peer,
 	}
 }
 
-/* Whether a segment in order on an established connection would only move zeek_last and zeek_ack. */
+/* Whether what comes in order only moves zeek_last and zeek_ack, once its letter is written. */
+bool zeek_is_steady(const struct flow *flow)
+{
+	return flow->side[0].zeek_state == ESTABLISHED &&
+	       flow->side[1].zeek_state == ESTABLISHED;
+}
+
+/* Whether this segment of a steady connection is in order, and its letter written. */
 bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg)
 {
-	const struct side *end = &flow->side[seg->from];
 	const struct side *peer = &flow->side[!seg->from];
 	uint32_t kind = seg->payload_bytes ? WROTE_DATA : WROTE_ACK;
-	uint32_t bit = seg->from == flow->originator ? kind : kind << 16;
+	uint32_t bit = seg->from == flow->originator ? kind : kind << 8;
 
-	return end->zeek_state == ESTABLISHED &&
-	       peer->zeek_state == ESTABLISHED && flow->zeek_letters & bit &&
-	       end->zeek_last == seg->seq &&
+	return flow->zeek_letters & bit &&
+	       flow->side[seg->from].zeek_last == seg->seq &&
 	       (int32_t)(seg->ack - peer->zeek_last) <= 0 &&
 	       (int32_t)(seg->ack - peer->zeek_start) >= 0;
 }
 
-void zeek_count(struct flow *flow, const struct segment *seg)
+void zeek_count(struct capture *capture, struct flow *flow,
+		const struct segment *seg)
 {
 	struct side *end = &flow->side[seg->from],
 		    *peer = &flow->side[!seg->from];
+	struct side_trouble *trouble;
 	uint32_t length = (seg->flags & RST ? 0 : seg->payload_bytes) +
 			  (seg->flags & SYN ? 1 : 0) +
 			  (seg->flags & FIN ? 1 : 0);
@@ -334,77 +343,17 @@ void zeek_count(struct flow *flow, const struct segment *seg)
 		begin_end(end, seg, past);
 	write_history(flow, end, seg);
 	if (seg->window == 0 && !(seg->flags & RST) &&
-	    peer->zeek_state != CLOSED && end->zeek_state != RESET)
-		write_scaled(flow, seg->from,
-			     &flow->rare[seg->from].zeek_zero_windows, 'W');
+	    peer->zeek_state != CLOSED && end->zeek_state != RESET) {
+		trouble = flow_trouble(capture, flow, seg->from);
+		if (trouble)
+			write_scaled(flow, seg->from,
+				     &trouble->zeek_zero_windows, 'W');
+	}
 	if (seg->flags & FIN)
-		flow->rare[seg->from].zeek_fin = true;
+		rare_of(flow)->zeek_fins |= (uint8_t)(1 << seg->from);
 	if (seg->flags & ACK)
-		take_ack(flow, end, peer, seg);
-	take_sequence(flow, end, seg, past);
+		take_ack(capture, flow, end, peer, seg);
+	take_sequence(capture, flow, end, seg, past);
 	if (end->zeek_state == INACTIVE || seg->flags & (SYN | FIN | RST))
 		move(flow, end, peer, seg);
-}
-
-/* ---- conn_state */
-
-static bool sent_nothing(const struct flow *flow, uint8_t from)
-{
-	const struct side *end = &flow->side[from], *peer = &flow->side[!from];
-	uint32_t size;
-
-	if (end->zeek_before == SYN_SENT && end->zeek_state == RESET &&
-	    peer->zeek_state == INACTIVE && end->zeek_ack - end->zeek_start > 1)
-		return true;
-	size = (int32_t)(end->zeek_last - end->zeek_ack) > 0 ? end->zeek_last :
-							       end->zeek_ack;
-	return size - end->zeek_start <= (flow->rare[from].zeek_fin ? 2 : 1);
-}
-
-/* S, then no answer that counts, then R. */
-static bool is_lone_syn(const char *history)
-{
-	if (*history == '^')
-		history++;
-	if (*history++ != 'S')
-		return false;
-	history += strcspn(history, "HAFGIQR");
-	return *history == 'R';
-}
-
-/* conn_state of a flow that has ended. */
-const char *zeek_conclude(const struct flow *flow)
-{
-	const struct side *orig = &flow->side[flow->originator];
-	const struct side *resp = &flow->side[!flow->originator];
-	bool silent_orig =
-		orig->zeek_state == INACTIVE || orig->zeek_state == PARTIAL;
-	bool silent_resp =
-		resp->zeek_state == INACTIVE || resp->zeek_state == PARTIAL;
-
-	if (resp->zeek_state == RESET) {
-		if (orig->zeek_state == SYN_SENT ||
-		    orig->zeek_state == SYN_ACK_SENT ||
-		    (orig->zeek_state == RESET && sent_nothing(flow, 0) &&
-		     sent_nothing(flow, 1)))
-			return "REJ";
-		return silent_orig ? "RSTRH" : "RSTR";
-	}
-	if (orig->zeek_state == RESET) {
-		if (!silent_resp)
-			return "RSTO";
-		return is_lone_syn(flow->zeek_history) ? "RSTOS0" : "OTH";
-	}
-	if (orig->zeek_state == CLOSED && resp->zeek_state == CLOSED)
-		return "SF";
-	if (orig->zeek_state == CLOSED)
-		return silent_resp ? "SH" : "S2";
-	if (resp->zeek_state == CLOSED)
-		return silent_orig ? "SHR" : "S3";
-	if (orig->zeek_state == SYN_SENT && resp->zeek_state == INACTIVE)
-		return "S0";
-	return orig->zeek_state == ESTABLISHED &&
-			       resp->zeek_state == ESTABLISHED ?
-		       "S1" :
-		       "OTH";
 }

@@ -36,12 +36,13 @@ static PyObject *leave(struct py_capture *self, PyObject *result)
 static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
 	unsigned int max_flows;
-	unsigned long long ring_bytes;
+	unsigned long long ring_bytes, evidence_bytes;
 	int rows;
 	uint64_t seed[4];
 	struct py_capture *self;
 
-	if (!PyArg_ParseTuple(args, "IKp", &max_flows, &ring_bytes, &rows))
+	if (!PyArg_ParseTuple(args, "IKKp", &max_flows, &ring_bytes,
+			      &evidence_bytes, &rows))
 		return NULL;
 	if (max_flows < 1 || max_flows > 1u << 28) {
 		PyErr_SetString(PyExc_ValueError,
@@ -53,7 +54,8 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
 	self = (struct py_capture *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
-	self->capture = capture_new(seed, max_flows, ring_bytes, rows);
+	self->capture =
+		capture_new(seed, max_flows, ring_bytes, evidence_bytes, rows);
 	if (!self->capture) {
 		Py_DECREF(self);
 		return PyErr_NoMemory();
@@ -159,10 +161,12 @@ static PyObject *end_file(struct py_capture *self, PyObject *left_bytes)
 
 static PyObject *finish(struct py_capture *self, PyObject *none)
 {
+	bool more;
+
 	if (enter(self))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS capture_finish(self->capture);
-	Py_END_ALLOW_THREADS return leave(self, Py_NewRef(Py_None));
+	Py_BEGIN_ALLOW_THREADS more = capture_finish(self->capture);
+	Py_END_ALLOW_THREADS return leave(self, PyBool_FromLong(more));
 }
 
 static PyObject *take_buffer(struct buffer *buffer)
@@ -212,7 +216,7 @@ static PyMethodDef methods[] = {
 	{ "end_file", (PyCFunction)end_file, METH_O,
 	  "None, or where and what the damage was, and whether it is no capture." },
 	{ "finish", (PyCFunction)finish, METH_NOARGS,
-	  "Give every flow that is open." },
+	  "Give open flows, some at a time; whether there are more." },
 	{ "records", (PyCFunction)records, METH_NOARGS,
 	  "Flows with a RST that are complete." },
 	{ "rows", (PyCFunction)rows, METH_NOARGS,
@@ -227,7 +231,7 @@ static PyType_Slot slots[] = {
 	{ Py_tp_dealloc, drop },
 	{ Py_tp_methods, methods },
 	{ Py_tp_doc,
-	  (void *)"Capture(max_flows, ring_bytes, rows): packets to flows." },
+	  (void *)"Capture(max_flows, ring_bytes, evidence_bytes, rows): packets to flows." },
 	{ 0 },
 };
 

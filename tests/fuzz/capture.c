@@ -26,7 +26,7 @@ static size_t feed(struct capture *it, const uint8_t *data, size_t length)
 
 static void read_file(const uint8_t *data, size_t size, size_t step)
 {
-	struct capture *it = capture_new(SEED, 8, 1024, true);
+	struct capture *it = capture_new(SEED, 8, 1024, 4096, true);
 	size_t begin = 0, end = 0;
 
 	if (!it)
@@ -37,7 +37,8 @@ static void read_file(const uint8_t *data, size_t size, size_t step)
 		begin += feed(it, data + begin, end - begin);
 	}
 	capture_end_file(it, size - begin);
-	capture_finish(it);
+	while (capture_finish(it))
+		it->rows.length = it->records.length = 0;
 	if (it->counts.packets < it->counts.tcp)
 		abort();
 	capture_free(it);

@@ -136,15 +136,19 @@ def parse(parser: Parser, data: bytes, cuts: list[int]) -> tuple[object, ...]:
         if parser.damaged():
             break
     damage = parser.end_file(len(held))
-    parser.finish()
-    found = sorted(bytes(record) for record in wire.split(parser.records()))
-    rows, size = parser.rows(), columns.ROW_LAYOUT.size
+    records, rows, size, more = parser.records(), parser.rows(), columns.ROW_LAYOUT.size, True
+    while more:
+        more = parser.finish()
+        records, rows = records + parser.records(), rows + parser.rows()
+    found = sorted(bytes(record) for record in wire.split(records))
     return damage, parser.counts(), found, sorted(rows[at : at + size] for at in range(0, len(rows), size))
 
 
-def both_agree(data: bytes, cuts: list[int], *, ring_bytes: int = 1 << 20) -> None:
-    compiled = parse(native.Capture(1000, ring_bytes, True), data, cuts)
-    portable = parse(Portable(1000, ring_bytes, True), data, cuts)
+def both_agree(
+    data: bytes, cuts: list[int], *, ring_bytes: int = 1 << 20, evidence_bytes: int = 1 << 20
+) -> None:
+    compiled = parse(native.Capture(1000, ring_bytes, evidence_bytes, True), data, cuts)
+    portable = parse(Portable(1000, ring_bytes, evidence_bytes, True), data, cuts)
     assert portable[:2] == compiled[:2]
     named = [readable(part) for part in (portable, compiled)]
     assert named[0] == named[1]
@@ -164,9 +168,11 @@ RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 
 
 @RELAXED
-@given(records(), CUTS, st.sampled_from([0, 1024, 1 << 20]))
-def test_both_parsers_give_the_same(capture: list[make.Record], cuts: list[int], ring_bytes: int) -> None:
-    both_agree(make.pcap(capture, kind="ns"), cuts, ring_bytes=ring_bytes)
+@given(records(), CUTS, st.sampled_from([0, 1024, 1 << 20]), st.sampled_from([0, 700, 2000, 1 << 20]))
+def test_both_parsers_give_the_same(
+    capture: list[make.Record], cuts: list[int], ring_bytes: int, evidence_bytes: int
+) -> None:
+    both_agree(make.pcap(capture, kind="ns"), cuts, ring_bytes=ring_bytes, evidence_bytes=evidence_bytes)
 
 
 @RELAXED
@@ -252,9 +258,12 @@ def long_capture(seed: int, packets: int = 1500) -> list[make.Record]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("ring_bytes", [0, 2048, 1 << 20])
-def test_both_parsers_agree_on_long_captures(seed: int, ring_bytes: int) -> None:
-    both_agree(make.pcap(long_capture(seed), kind="ns"), [], ring_bytes=ring_bytes)
+@pytest.mark.parametrize(
+    ("ring_bytes", "evidence_bytes"), [(0, 1 << 20), (2048, 1 << 20), (1 << 20, 1 << 20), (1 << 20, 4000)]
+)
+def test_both_parsers_agree_on_long_captures(seed: int, ring_bytes: int, evidence_bytes: int) -> None:
+    capture = make.pcap(long_capture(seed), kind="ns")
+    both_agree(capture, [], ring_bytes=ring_bytes, evidence_bytes=evidence_bytes)
 
 
 def calm_capture(seed: int, connections: int = 60) -> list[make.Record]:
@@ -328,5 +337,6 @@ def conversation_of(chance: random.Random, port: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_both_parsers_agree_on_calm_captures(seed: int) -> None:
-    both_agree(make.pcap(calm_capture(seed), kind="ns"), [])
+@pytest.mark.parametrize("evidence_bytes", [3000, 1 << 20])
+def test_both_parsers_agree_on_calm_captures(seed: int, evidence_bytes: int) -> None:
+    both_agree(make.pcap(calm_capture(seed), kind="ns"), [], evidence_bytes=evidence_bytes)

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from holdfast.cli import checked, explained, render
 from holdfast.errors import UsageError
 from holdfast.watch.capture.extract import extract
-from holdfast.watch.capture.flow import Progress as Read
+from holdfast.watch.capture.summary import Progress as Read
 from holdfast.watch.diagnose.choose import chooser
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.summary import Summary, is_quiet, summarize, worst_first

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from holdfast.watch.capture.flow import Progress, Summary
 from holdfast.watch.capture.live import listen
 from holdfast.watch.capture.read import read_captures
 from holdfast.watch.capture.reading import BATCH, Reading
+from holdfast.watch.capture.summary import Progress, Summary
 from holdfast.watch.diagnose.across import refine
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.judge import Judged, judge_all
@@ -186,5 +186,7 @@ def _vantage(paths: Sequence[str], found: list[Judged], seen: Connections, summa
         lookup=sightings.get,
         first_ns=summary.first_ns or 0,
         last_ns=summary.last_ns or 0,
-        reliable=not (summary.dropped or summary.evicted or summary.damage or summary.stopped),
+        reliable=not (
+            summary.dropped or summary.evicted or summary.hurried or summary.damage or summary.stopped
+        ),
     )

@@ -127,11 +127,13 @@ COUNTS = (
     "malformed",
     "unknown_link",
     "evicted",
+    "hurried",
     "without_packets",
+    "unplaced",
     "dropped",
     "drop_reports",
 )
-COUNTS_LAYOUT = struct.Struct("=QQqq14Q")
+COUNTS_LAYOUT = struct.Struct("=QQqq16Q")
 
 NO_OFFSET = 0xFFFFFFFFFFFFFFFF
 NO_REASON = 0xFFFF
@@ -140,7 +142,7 @@ FROM_CLIENT, V4, DONT_FRAGMENT = 1, 2, 4
 _NUMPY_KINDS = {"Q": "u8", "q": "i8", "I": "u4", "H": "u2", "B": "u1"}
 
 
-def as_array(rows: bytes) -> Any:
+def as_array(rows: bytes | memoryview) -> Any:
     """These rows as a numpy structured array; addresses are ``V16``, names ``S``."""
     import numpy as np  # only those who want columns pay for it
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import KernelUnavailable, UsageError
-from holdfast.watch.capture.flow import Progress
+from holdfast.watch.capture.parser import EVIDENCE_BYTES, MAX_FLOWS, RING_BYTES
 from holdfast.watch.capture.reading import Reading
+from holdfast.watch.capture.summary import Progress
 
 # linux/if_packet.h and asm-generic/socket.h; Python has no names for them.
 _SOL_PACKET = 263
@@ -139,17 +140,19 @@ class LiveReading(Reading):
         on_connections: Callable[[Any], None] | None,
         max_flows: int,
         ring_bytes: int,
+        evidence_bytes: int,
     ) -> None:
         try:
             from holdfast._native import Capture
         except ImportError:
             raise KernelUnavailable("Listening to an interface", "holdfast's C extension") from None
-        self._capture = Capture(max_flows, ring_bytes, on_connections is not None)
+        self._capture = Capture(max_flows, ring_bytes, evidence_bytes, on_connections is not None)
         super().__init__([interface], self._capture, on_progress, on_connections)
         self._interface = interface
         self._ring = _Ring(interface)
         self._capture.begin_live(self._ring.link)
         self._dropped = 0
+        self._closed = False
 
     def _step(self) -> None:
         if self._stopped:
@@ -167,13 +170,14 @@ class LiveReading(Reading):
         self._dropped = (self._dropped or 0) + self._ring.dropped()
 
     def _finish(self) -> None:
-        # The kernel hands over a block that is not full after this long.
-        time.sleep(2 * _RETIRE_MS / 1000)
-        self._ring.drain(self._feed)
-        self._count_drops()
-        self._ring.close()
-        self._capture.finish()
-        self._done = True
+        if not self._closed:
+            # The kernel hands over a block that is not full after this long.
+            time.sleep(2 * _RETIRE_MS / 1000)
+            self._ring.drain(self._feed)
+            self._count_drops()
+            self._ring.close()
+            self._closed = True
+        self._done = not self._capture.finish()
 
     def _where(self) -> tuple[str, int, int | None]:
         return self._interface, self.summary.bytes, None
@@ -184,8 +188,9 @@ def listen(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     on_connections: Callable[[Any], None] | None = None,
-    max_flows: int = 1_000_000,
-    ring_bytes: int = 96 << 20,
+    max_flows: int = MAX_FLOWS,
+    ring_bytes: int = RING_BYTES,
+    evidence_bytes: int = EVIDENCE_BYTES,
 ) -> LiveReading:
     """Every connection on this interface with a RST or an ICMP error, from now on.
 
@@ -198,4 +203,4 @@ def listen(
         KernelUnavailable: no CAP_NET_RAW, or no compiled extension.
         UsageError: there is no such interface.
     """
-    return LiveReading(interface, on_progress, on_connections, max_flows, ring_bytes)
+    return LiveReading(interface, on_progress, on_connections, max_flows, ring_bytes, evidence_bytes)

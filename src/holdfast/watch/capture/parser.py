@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+MAX_FLOWS = 1_000_000
+RING_BYTES = 96 << 20
+EVIDENCE_BYTES = 128 << 20
+
 
 class Parser(Protocol):
     """Bytes of files in, records and rows of :mod:`holdfast.watch.capture.columns` out."""
@@ -21,8 +25,8 @@ class Parser(Protocol):
     def end_file(self, left_bytes: int, /) -> tuple[int, str, int] | None:
         """None, or the offset and kind of the damage, and whether it is no capture at all."""
 
-    def finish(self) -> None:
-        """Give every flow that is open."""
+    def finish(self) -> bool:
+        """Give flows that are open, some at a time; whether there are more."""
 
     def records(self) -> bytes:
         """Flows with evidence that are complete, since the last call."""
@@ -34,12 +38,18 @@ class Parser(Protocol):
         """What was counted so far."""
 
 
-def new_parser(max_flows: int, ring_bytes: int, *, rows: bool) -> Parser:
+def new_parser(
+    max_flows: int = MAX_FLOWS,
+    ring_bytes: int = RING_BYTES,
+    evidence_bytes: int = EVIDENCE_BYTES,
+    *,
+    rows: bool,
+) -> Parser:
     """The fastest parser that this installation has."""
     try:
         from holdfast._native import Capture
     except ImportError:
         from holdfast.watch.capture.portable import Capture as Portable
 
-        return Portable(max_flows, ring_bytes, rows)
-    return Capture(max_flows, ring_bytes, rows)
+        return Portable(max_flows, ring_bytes, evidence_bytes, rows)
+    return Capture(max_flows, ring_bytes, evidence_bytes, rows)

@@ -11,9 +11,9 @@ from typing import Any
 
 from holdfast.errors import MalformedCapture, UsageError
 from holdfast.watch.capture import columns, stream
-from holdfast.watch.capture.flow import Damage, Progress, Summary
-from holdfast.watch.capture.parser import Parser, new_parser
+from holdfast.watch.capture.parser import EVIDENCE_BYTES, MAX_FLOWS, RING_BYTES, Parser, new_parser
 from holdfast.watch.capture.reading import Reading
+from holdfast.watch.capture.summary import Damage, Progress, Summary
 
 _CHUNK_BYTES = 1 << 18  # the kernel's copy is still in the cache when it is parsed
 _HEAD_BYTES = (1 << 20) + (1 << 16)  # more than the longest record, which may be left over
@@ -156,8 +156,7 @@ class FileReading(Reading):
         if self._source is not None:
             self._source.close()
             self._source = None
-        self._parser.finish()
-        self._done = True
+        self._done = not self._parser.finish()
 
 
 def _size(path: str) -> int | None:
@@ -173,7 +172,7 @@ def _first_ns(path: str) -> int | None:
         raw.close()
         return None
     source = _Source(raw)
-    parser = new_parser(1, 0, rows=False)
+    parser = new_parser(max_flows=1, rows=False)
     parser.begin_file(0)
     try:
         data = source.read()
@@ -205,8 +204,9 @@ def read_captures(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     on_connections: Callable[[Any], None] | None = None,
-    max_flows: int = 1_000_000,
-    ring_bytes: int = 96 << 20,
+    max_flows: int = MAX_FLOWS,
+    ring_bytes: int = RING_BYTES,
+    evidence_bytes: int = EVIDENCE_BYTES,
 ) -> Reading:
     """Every connection with a RST or an ICMP error in these files.
 
@@ -214,10 +214,12 @@ def read_captures(
         paths: files of ONE vantage (rotated ones are read in the order of their first packets, one that is
             named twice is read once); ``-`` is standard input. Two vantages are two readings.
         on_progress: called about ten times a second, in the thread that iterates.
-        on_connections: called with a numpy structured array for up to 65,536 finished connections, reset or
+        on_connections: called with a numpy structured array for up to 16,384 finished connections, reset or
             not, with the fields of :data:`holdfast.watch.capture.columns.CONNECTION`; needs numpy.
         max_flows: how many connections may be open at once; more evict the longest silent of a sample.
         ring_bytes: for the last packets of open connections; less means fewer packets each.
+        evidence_bytes: for RSTs and the packets around them, of connections that are closed but may still
+            show late packets, or go on; less means less waiting for those.
 
     Raises:
         UsageError: a file cannot be opened, or its compression needs a library that is not installed.
@@ -231,5 +233,5 @@ def read_captures(
     starts_ns = {name: _first_ns(name) for name in names} if len(names) > 1 else {}
     if None not in starts_ns.values():  # else as they were given
         names.sort(key=lambda name: starts_ns.get(name) or 0)
-    parser = new_parser(max_flows, ring_bytes, rows=on_connections is not None)
+    parser = new_parser(max_flows, ring_bytes, evidence_bytes, rows=on_connections is not None)
     return FileReading(names, parser, on_progress, on_connections, starts_ns, repeated)

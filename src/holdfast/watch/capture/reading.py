@@ -12,14 +12,18 @@ from typing import Any
 
 from holdfast.errors import UsageError
 from holdfast.watch.capture import columns, wire
-from holdfast.watch.capture.flow import Damage, Flow, Progress, Summary
+from holdfast.watch.capture.flow import Flow
 from holdfast.watch.capture.parser import Parser
+from holdfast.watch.capture.summary import Damage, Progress, Summary
 
 BATCH = 64
 """How many flows are given at once, at most: more of them are not in a processor's cache any more."""
 
+ROWS = 16_384
+"""How many connections ``on_connections`` is given at once, at most."""
+
 _PROGRESS_S = 0.1
-_ROWS_BYTES = 65536 * columns.ROW_LAYOUT.size
+_ROWS_BYTES = ROWS * columns.ROW_LAYOUT.size
 
 
 class Reading(ABC):
@@ -87,7 +91,7 @@ class Reading(ABC):
 
     @abstractmethod
     def _step(self) -> None:
-        """Feed the parser with one piece of what there is, or finish."""
+        """Feed the parser with one piece of what there is; at the end, have it give some of what is open."""
 
     @abstractmethod
     def _where(self) -> tuple[str, int, int | None]:
@@ -102,7 +106,7 @@ class Reading(ABC):
         self._rows_bytes += len(rows)
         if self._rows_bytes < _ROWS_BYTES and not self._done:
             return
-        whole = b"".join(self._rows)
+        whole = memoryview(b"".join(self._rows))
         self._rows, self._rows_bytes = [], 0
         for at in range(0, len(whole), _ROWS_BYTES):
             self._on_connections(columns.as_array(whole[at : at + _ROWS_BYTES]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from holdfast.causes import Severity
 from holdfast.events import Endpoint
-from holdfast.watch.capture.flow import Summary as Read
+from holdfast.watch.capture.summary import Summary as Read
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.record import wall_time
 from holdfast.watch.diagnose.words import duration, files_words
@@ -145,8 +145,15 @@ def _warnings(reads: Sequence[Read]) -> Iterable[str]:
             )
         if read.evicted:
             yield f"{read.evicted:,} connections were given up early for want of room: results may miss some."
+        if read.hurried:
+            yield (
+                f"{read.hurried:,} connections were told sooner than 10 s after their last packet, for want "
+                "of room: what came of them later than that counts as connections of their own."
+            )
         if read.without_packets:
             yield f"{read.without_packets:,} connections kept few packets for want of room."
+        if read.unplaced:
+            yield f"{read.unplaced:,} packets came after 65,535 files or interfaces: of which is not told."
         if read.fragments:
             yield f"{read.fragments:,} IP fragments carry no TCP header and were only counted."
         if read.cut:

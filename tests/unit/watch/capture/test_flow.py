@@ -16,7 +16,7 @@ from holdfast.watch.capture.flow import ACK, FIN, PSH, RST, SYN, ClientBy, Ended
 from holdfast.watch.capture.parser import Parser
 from holdfast.watch.capture.portable import Capture as Portable
 
-Make = Callable[[int, int, bool], Parser]
+Make = Callable[[int, int, int, bool], Parser]
 MS = 10**6
 SECOND = 10**9
 
@@ -29,7 +29,7 @@ def parser_class(request: pytest.FixtureRequest) -> Make:
 
 def flows_of(made: Make, story: Sequence[tuple[int, bytes]], *, max_flows: int = 100) -> list[Flow]:
     """The flows of frames that come so many ns after the start; IP packets are put in Ethernet."""
-    parser = made(max_flows, 1 << 20, False)
+    parser = made(max_flows, 1 << 20, 1 << 20, False)
     parser.begin_file(0)
     records = [make.Record(10**18 + after_ns, make.ethernet(packet)) for after_ns, packet in story]
     data = make.pcap(records, kind="ns")
@@ -40,7 +40,7 @@ def flows_of(made: Make, story: Sequence[tuple[int, bytes]], *, max_flows: int =
 
 
 def counts_of(made: Make, frames: Sequence[bytes], link: int = make.ETHERNET) -> dict[str, int]:
-    parser = made(100, 1 << 20, False)
+    parser = made(100, 1 << 20, 1 << 20, False)
     parser.begin_file(0)
     parser.feed(make.pcap([make.Record(10**18, frame) for frame in frames], link=link))
     return dict(zip(columns.COUNTS, columns.COUNTS_LAYOUT.unpack(parser.counts()), strict=True))
@@ -294,7 +294,7 @@ def test_a_full_table_gives_the_longest_silent_flow_and_counts_it(parser_class: 
 def test_zeek_would_log_the_same(
     parser_class: Make, history: str, state: str, story: list[tuple[int, int, int, int, int]]
 ) -> None:
-    parser = parser_class(10, 1 << 20, True)
+    parser = parser_class(10, 1 << 20, 1 << 20, True)
     parser.begin_file(0)
     records = [
         make.Record(
@@ -318,3 +318,108 @@ def test_zeek_would_log_the_same(
     )
     said = row["zeek_history"].rstrip(b"\0").decode(), row["zeek_state"].rstrip(b"\0").decode()
     assert said == (history, state)
+
+
+def lone_rst(place: int, after_ns: int = 0) -> make.Record:
+    """A RST of a connection of its own."""
+    frame = make.ethernet(segment((f"10.0.{place >> 8}.{place & 255}", 9), SERVER, RST, seq=place))
+    return make.Record(10**18 + after_ns, frame)
+
+
+def told(parser: Parser) -> list[Flow]:
+    """What the parser gives now."""
+    return [wire.flow(record) for record in wire.split(parser.records())]
+
+
+def counted(parser: Parser) -> dict[str, int]:
+    return dict(zip(columns.COUNTS, columns.COUNTS_LAYOUT.unpack(parser.counts()), strict=True))
+
+
+def test_resets_for_which_there_is_no_room_are_told_at_once_and_are_not_called_evicted(
+    parser_class: Make,
+) -> None:
+    """One takes 48 + 64 + 264 bytes; they go one segment after the bound was passed."""
+    parser = parser_class(1000, 1 << 20, 10 * 376, False)
+    parser.begin_file(0)
+    parser.feed(make.pcap([lone_rst(place) for place in range(50)]))
+    flows = told(parser)
+    assert [flow.first_number for flow in flows] == list(range(1, 40))
+    assert {flow.ended_by for flow in flows} == {EndedBy.HURRIED}
+    counts = counted(parser)
+    assert (counts["hurried"], counts["evicted"]) == (39, 0)
+
+
+def test_connections_that_closed_well_make_no_room_for_evidence(parser_class: Make) -> None:
+    parser = parser_class(1000, 1 << 20, 0, False)
+    parser.begin_file(0)
+    parser.feed(make.pcap([*make.conversation()[:6], *make.closing(), lone_rst(1), lone_rst(2)]))
+    assert [flow.server.port for flow in told(parser)] == [9]
+    assert not parser.finish()
+    assert counted(parser)["hurried"] == 1
+    assert counted(parser)["connections"] == 3
+
+
+def test_an_open_connection_with_evidence_gives_way_last_and_is_evicted(parser_class: Make) -> None:
+    """It went on after its RST: what follows will look like a connection of its own, which is a loss."""
+    story = [segment(CLIENT, SERVER, flags, seq=5) for flags in (ACK, RST, ACK)]
+    goes_on = [make.Record(10**18, make.ethernet(packet)) for packet in story]
+    ended = []
+    for evidence_bytes in (900, 500):
+        parser = parser_class(1000, 1 << 20, evidence_bytes, False)
+        parser.begin_file(0)
+        parser.feed(make.pcap([*goes_on, lone_rst(1), lone_rst(2), lone_rst(3)]))
+        ended.append([flow.ended_by for flow in told(parser)])
+        counts = counted(parser)
+        assert counts["hurried"] == ended[-1].count(EndedBy.HURRIED)
+        assert counts["evicted"] == ended[-1].count(EndedBy.EVICTED)
+    assert ended == [[EndedBy.HURRIED, EndedBy.HURRIED], [EndedBy.EVICTED, EndedBy.HURRIED]]
+
+
+def test_few_flows_end_at_a_segment_though_the_time_of_many_is_up(parser_class: Make) -> None:
+    parser = parser_class(1000, 1 << 20, 1 << 20, False)
+    parser.begin_file(0)
+    data = make.pcap([lone_rst(place) for place in range(40)] + [lone_rst(7, 11 * SECOND)] * 9)
+    ended: list[int] = []
+    held = b""
+    for at in range(0, len(data), 10):
+        held += data[at : at + 10]
+        held = held[parser.feed(held) :]
+        ended.append(len(told(parser)))
+    # At the first late segment that of its own ends, too: its time is up as well.
+    assert [count for count in ended if count] == [5, 4, 4, 4, 4, 4, 4, 4, 4]
+    assert counted(parser)["connections"] == 41
+
+
+def test_what_is_open_is_given_some_at_a_time(parser_class: Make) -> None:
+    parser = parser_class(10_000, 1 << 20, 1 << 30, True)
+    parser.begin_file(0)
+    parser.feed(make.pcap([lone_rst(place) for place in range(6000)]))
+    found, pieces, more = 0, 0, True
+    while more:
+        more = parser.finish()
+        found += len(told(parser))
+        pieces += 1
+        assert len(parser.rows()) < 3 << 20
+    assert found == 6000
+    assert pieces > 1
+
+
+def test_packets_of_too_many_files_are_counted(parser_class: Make) -> None:
+    parser = parser_class(10, 1 << 20, 1 << 20, False)
+    for number in range(65_537):
+        parser.begin_file(number)
+    parser.feed(make.pcap([lone_rst(1)]))
+    parser.finish()
+    assert [flow.source for flow in told(parser)] == [65_535]
+    assert counted(parser)["unplaced"] == 1
+
+
+def test_sections_of_a_file_share_its_interfaces(parser_class: Make) -> None:
+    """A file of 70,000 sections is no more to be told apart than one of a single section."""
+    parser = parser_class(10, 1 << 20, 1 << 20, False)
+    parser.begin_file(3)
+    empty = make.pcapng([])
+    parser.feed(empty * 70_000 + make.pcapng([lone_rst(1)]))
+    parser.finish()
+    assert [(flow.source, flow.packets[0].interface) for flow in told(parser)] == [(3, 0)]
+    assert counted(parser)["unplaced"] == 0

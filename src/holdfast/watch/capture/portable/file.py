@@ -14,6 +14,9 @@ from holdfast.watch.capture.portable.table import Table
 
 MAX_PACKET_BYTES = 1 << 20
 MAX_INTERFACES = 1024
+NO_ORIGIN = 65535
+"""So many pairs of file and interface are told apart; the next one stands for all further ones."""
+
 NO_LINK = 0xFFFFFFFF
 _SECTION, _INTERFACE, _PACKET, _SIMPLE, _STATISTICS, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 5, 6
 _MAGIC = {0xA1B2C3D4: "us", 0xA1B23C4D: "ns", 0xA1B2CD34: "modified"}
@@ -46,17 +49,21 @@ class _Interface:
 class Capture:
     """The compiled ``_native.Capture`` in Python."""
 
-    def __init__(self, max_flows: int, ring_bytes: int, rows: bool, /) -> None:
+    def __init__(self, max_flows: int, ring_bytes: int, evidence_bytes: int, rows: bool, /) -> None:
         if not 1 <= max_flows <= 1 << 28:
             raise ValueError("max_flows must be from 1 to 2**28")
         self._counts = Counts()
-        self._table = Table(self._counts, max_flows, ring_bytes, rows)
+        self._table = Table(self._counts, max_flows, ring_bytes, evidence_bytes, rows)
+        self._origin_count = 0
+        self._stray = (0, 0)
         self._time_ns = 0
-        self.begin_file(0)
+        self._kind = ""
 
     def begin_file(self, source: int, /) -> None:
         """Expect a file from its first byte."""
         self._source = source
+        self._file_origin = self._origin_count
+        self._note_origin(0)
         self._kind = ""
         self._order = "<"
         self._link = 0
@@ -99,9 +106,9 @@ class Capture:
             return None
         return self._offset, self._damage, int(not self._kind or (broken and not self._offset))
 
-    def finish(self) -> None:
-        """Give every flow that is open."""
-        self._table.finish()
+    def finish(self) -> bool:
+        """Give flows that are open, some at a time; whether there are more."""
+        return self._table.finish()
 
     def records(self) -> bytes:
         """Flows with evidence that are complete."""
@@ -114,6 +121,13 @@ class Capture:
     def counts(self) -> bytes:
         """What was counted so far."""
         return columns.COUNTS_LAYOUT.pack(*(getattr(self._counts, name) for name in columns.COUNTS))
+
+    def _note_origin(self, interface: int) -> None:
+        """Number this interface of the file; the sections of a file share those of equal index."""
+        if self._file_origin + interface == self._origin_count <= NO_ORIGIN:
+            if self._origin_count == NO_ORIGIN:
+                self._stray = (self._source, interface)
+            self._origin_count += 1
 
     # ---- framing
 
@@ -209,6 +223,7 @@ class Capture:
         if len(body) < 8 or len(self._interfaces) == MAX_INTERFACES:
             return
         made = _Interface(self._u16(body, 0), self._u32(body, 4))
+        self._note_origin(len(self._interfaces))
         self._interfaces.append(made)
         for code, value in self._options(body[8:]):
             if (code, len(value)) == (9, 1):
@@ -270,7 +285,10 @@ class Capture:
         counts.last_ns = max(counts.last_ns, time_ns)
         counts.bytes += original
         self._time_ns = time_ns
-        frame = link.Frame(time_ns, self._offset, counts.packets, (self._source, index))
+        placed = self._file_origin + index < NO_ORIGIN
+        counts.unplaced += not placed
+        origin = (self._source, index) if placed else self._stray
+        frame = link.Frame(time_ns, self._offset, counts.packets, origin)
         seg = link.walk(counts, link_type, frame, bytes(data), original)
         if seg is not None:
             self._table.take(seg)

@@ -3,23 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from holdfast.watch.capture import columns
 from holdfast.watch.capture.columns import Seen, SeenTime
 from holdfast.watch.capture.flow import (
     ACK,
-    AFTER_RST_PACKETS,
     FIN,
-    MAX_ICMP_ERRORS,
-    MAX_PACKETS,
-    MAX_RSTS,
     RST,
-    RST_PAYLOAD_BYTES,
     SYN,
     ClientBy,
     Option,
 )
+from holdfast.watch.capture.portable.evidence import Evidence
 from holdfast.watch.capture.portable.segment import U32, Key, Segment, after
 
 MAX_UNSEEN_BYTES = 1 << 24
@@ -113,28 +110,6 @@ class Side:
 
 
 @dataclass(slots=True)
-class KeptRst:
-    """A RST with what was known when it came."""
-
-    packet: Segment
-    place: int
-    moments: tuple[bytes, bytes]  # by end of the key
-    others_before: int
-
-
-@dataclass(slots=True)
-class Evidence:
-    """What only a flow with a RST or an ICMP error has."""
-
-    packets: list[tuple[int, Segment]] = field(default_factory=list)
-    left_out: int = 0
-    next_place: int = 0
-    after_left: int = 0
-    rsts: list[KeptRst] = field(default_factory=list)
-    icmp: list[Segment] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class Flow:
     """One connection; its ends are in the order of the key."""
 
@@ -162,10 +137,11 @@ class Flow:
     beyond_syn: bool = False
     has_window_scale: bool = False
     evidence: Evidence | None = None
-    ring: list[Segment] = field(default_factory=list)
-    ring_base: int = 0  # place of the first packet that the ring may hold
-    ring_size: int = 0
-    chunks: int = 0
+    charged_bytes: int = 0  # for its evidence, in the table's account
+    ring: deque[Segment] = field(default_factory=deque)  # its last packets
+    chunks: int = 0  # how many its ring has
+    ring_goes_round: bool = False  # it has no more of them
+    ring_is_short: bool = False  # it ever held fewer than RING_PACKETS when it had no more; was counted
     waiting: int = 0
     zeek_history: str = ""
     zeek_letters: int = 0
@@ -192,34 +168,6 @@ class Flow:
             return side.isn != seg.seq
         return bool(self.closed) or side.packets > side.rsts
 
-    # ---- RSTs and what surrounds them
-
-    def remembered(self, place: int) -> Segment:
-        """The packet at this place, which is one of the last that the ring holds."""
-        at = place - self.ring_base
-        return self.ring[at % self.ring_size if self.ring_size else at]
-
-    def keep_packets(self, place: int) -> None:
-        """Keep what the ring remembers up to this place and is not kept yet."""
-        evidence = self.evidence
-        assert evidence is not None
-        held = self.ring_size or self.chunks * 4
-        start = max(evidence.next_place, self.ring_base, place + 1 - held)
-        for at in range(start, place + 1):
-            if len(evidence.packets) == MAX_PACKETS:
-                evidence.left_out += 1
-            else:
-                evidence.packets.append((at, self.remembered(at)))
-        evidence.next_place = place + 1
-
-    def describe_rst(self, seg: Segment, place: int) -> None:
-        """Note what was known when this RST came."""
-        evidence = self.evidence = self.evidence or Evidence()
-        if len(evidence.rsts) < MAX_RSTS:
-            seg.kept = seg.payload[:RST_PAYLOAD_BYTES]
-            moments = self.sides[0].moment(), self.sides[1].moment()
-            evidence.rsts.append(KeptRst(seg, place, moments, self.others))
-
     def count_rst(self, seg: Segment) -> None:
         """A RST closes the flow, until its sender goes on."""
         side = self.sides[seg.sender]
@@ -230,16 +178,6 @@ class Flow:
             side.rst_ttl = seg.ttl
         side.rsts += 1
         self.closed = 1 + seg.sender
-
-    def count_icmp(self, seg: Segment) -> None:
-        """An ICMP error that quotes a segment of this flow."""
-        evidence = self.evidence = self.evidence or Evidence()
-        if len(evidence.icmp) == MAX_ICMP_ERRORS:
-            return
-        evidence.icmp.append(seg)
-        evidence.after_left = AFTER_RST_PACKETS
-        if self.places:
-            self.keep_packets(self.places - 1)
 
     # ---- one direction
 

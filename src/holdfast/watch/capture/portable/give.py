@@ -6,7 +6,8 @@ from __future__ import annotations
 from holdfast.watch.capture import columns
 from holdfast.watch.capture.flow import Option
 from holdfast.watch.capture.portable import zeek
-from holdfast.watch.capture.portable.flow import Flow, KeptRst
+from holdfast.watch.capture.portable.evidence import KeptRst
+from holdfast.watch.capture.portable.flow import Flow
 from holdfast.watch.capture.portable.segment import U64, Segment
 
 _SIDE_NAMES = tuple(name for name, _ in columns.SIDE)

@@ -86,6 +86,8 @@ class Counts:
     malformed: int = 0
     unknown_link: int = 0
     evicted: int = 0
+    hurried: int = 0
     without_packets: int = 0
+    unplaced: int = 0
     dropped: int = 0
     drop_reports: int = 0

@@ -6,33 +6,39 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 
-from holdfast.watch.capture.flow import AFTER_RST_PACKETS, RING_PACKETS, RST, SYN, ClientBy, EndedBy
+from holdfast.watch.capture.flow import RING_PACKETS, RST, SYN, ClientBy, EndedBy
 from holdfast.watch.capture.portable import give, zeek
+from holdfast.watch.capture.portable.evidence import Evidence
 from holdfast.watch.capture.portable.flow import Flow
 from holdfast.watch.capture.portable.segment import Counts, Key, Segment
 
 LINGER_NS = 10 * 10**9
 OPENING_NS = 130 * 10**9
-_CHUNK_PACKETS = 4
+CHUNK_PACKETS = 4
 _CHUNK_BYTES = 256
 _EVICT_SAMPLE = 16
-_NOT, _CLOSED, _OPENING, _EVIDENCE = range(4)
-_LIMIT_NS = {_CLOSED: LINGER_NS, _OPENING: OPENING_NS}
-_HOW_OVER = {_CLOSED: EndedBy.CLOSED, _OPENING: EndedBy.IDLE}
+_SEGMENT_ENDS = 4
+_FINISH_FLOWS = 1024
+_NOT, _CLOSED, _TOLD, _OPENING, _EVIDENCE = range(5)
+_LIMIT_NS = {_CLOSED: LINGER_NS, _TOLD: LINGER_NS, _OPENING: OPENING_NS}
+_HOW_OVER = {_CLOSED: EndedBy.CLOSED, _TOLD: EndedBy.CLOSED, _OPENING: EndedBy.IDLE}
 
 
 class Table:
     """All flows that are open."""
 
-    def __init__(self, counts: Counts, max_flows: int, ring_bytes: int, want_rows: bool) -> None:
+    def __init__(
+        self, counts: Counts, max_flows: int, ring_bytes: int, evidence_bytes: int, want_rows: bool
+    ) -> None:
         self._counts = counts
         self._max_flows = max_flows
         self._max_chunks = ring_bytes // _CHUNK_BYTES
         self._chunks_held = 0
+        self._max_evidence_bytes, self._evidence_bytes = evidence_bytes, 0
         self._want_rows = want_rows
         self._flows: dict[Key, Flow] = {}
         self._waiting: dict[int, OrderedDict[Key, Flow]] = {
-            which: OrderedDict() for which in (_CLOSED, _OPENING, _EVIDENCE)
+            which: OrderedDict() for which in (_CLOSED, _TOLD, _OPENING, _EVIDENCE)
         }
         self._records: list[bytes] = []
         self._rows: list[bytes] = []
@@ -41,10 +47,12 @@ class Table:
         """Count one segment into its flow."""
         self._expire(seg.time_ns)
         flow = self._flows.get(seg.key)
+        if flow is not None and self._is_over(flow, seg.time_ns):
+            self._end(flow, _HOW_OVER[flow.waiting])
+            flow = None
         if seg.icmp_kind:
             if flow is not None:
-                flow.count_icmp(seg)
-                self._wait_on(flow)
+                self._count_icmp(flow, seg)
             return
         if flow is not None and flow.is_reused(seg):
             self._end(flow, EndedBy.REUSED)
@@ -53,10 +61,11 @@ class Table:
             flow = self._begin(seg)
         self._count(flow, seg)
 
-    def finish(self) -> None:
-        """Give every flow that is open."""
-        for flow in list(self._flows.values()):
+    def finish(self) -> bool:
+        """Give flows that are open, some at a time; whether there are more."""
+        for flow in list(islice(self._flows.values(), _FINISH_FLOWS)):
             self._end(flow, EndedBy.CAPTURE)
+        return bool(self._flows)
 
     def take_records(self) -> bytes:
         """Records of flows that ended, since the last call."""
@@ -96,7 +105,8 @@ class Table:
         self._remember(flow, seg, place)
         rst = bool(seg.flags & RST)
         if rst:
-            flow.describe_rst(seg, place)
+            evidence = flow.evidence = flow.evidence or Evidence()
+            evidence.add_rst(seg, place, (flow.sides[0].moment(), flow.sides[1].moment()), flow.others)
         if seg.flags & SYN and not rst and flow.client_by > ClientBy.SYN_ACK:
             flow.guess_client(seg)
         zeek.count(flow, seg)
@@ -114,13 +124,18 @@ class Table:
                 flow.closed = 3
                 if flow.evidence is None:
                     self._shrink_ring(flow)
-        evidence = flow.evidence
-        if evidence is not None:
+        if flow.evidence is not None and flow.evidence.follows(rst):
+            flow.evidence.keep(place, flow.ring)
             if rst:
-                evidence.after_left = AFTER_RST_PACKETS + 1
-            if evidence.after_left:
-                evidence.after_left -= 1
-                flow.keep_packets(place)
+                self._drop_ring(flow)
+            self._charge(flow, flow.evidence.size_bytes)
+        self._wait_on(flow)
+
+    def _count_icmp(self, flow: Flow, seg: Segment) -> None:
+        evidence = flow.evidence = flow.evidence or Evidence()
+        if evidence.add_icmp(seg):
+            evidence.keep(flow.places - 1, flow.ring)
+        self._charge(flow, evidence.size_bytes)
         self._wait_on(flow)
 
     def _end(self, flow: Flow, ended_by: EndedBy) -> None:
@@ -133,42 +148,52 @@ class Table:
                 self._records.append(give.record(flow, row))
         if flow.waiting:
             del self._waiting[flow.waiting][flow.key]
-        self._chunks_held -= flow.chunks
+        self._charge(flow, 0)
+        self._drop_ring(flow)
         del self._flows[flow.key]
+
+    def _charge(self, flow: Flow, size: int) -> None:
+        """Note how much room its evidence takes now."""
+        self._evidence_bytes += size - flow.charged_bytes
+        flow.charged_bytes = size
 
     # ---- rings
 
     def _remember(self, flow: Flow, seg: Segment, place: int) -> None:
-        at = place - flow.ring_base
-        if not flow.ring_size and at == flow.chunks * _CHUNK_PACKETS:
+        """Keep it as the flow's last packet; its place says where in a chunk it lies."""
+        if not flow.chunks or (place % CHUNK_PACKETS == 0 and not flow.ring_goes_round):
             room = self._chunks_held < self._max_chunks
-            if flow.chunks < RING_PACKETS // _CHUNK_PACKETS and (room or not flow.chunks):
+            if not flow.chunks or (room and flow.chunks < RING_PACKETS // CHUNK_PACKETS):
                 flow.chunks += 1
                 self._chunks_held += 1
             else:
-                flow.ring_size = flow.chunks * _CHUNK_PACKETS
-                self._counts.without_packets += flow.ring_size < RING_PACKETS
-        if flow.ring_size:
-            flow.ring[at % flow.ring_size] = seg
-        else:
-            flow.ring.append(seg)
+                self._go_round(flow)
+        if flow.ring_goes_round and len(flow.ring) == flow.chunks * CHUNK_PACKETS:
+            flow.ring.popleft()
+        flow.ring.append(seg)
+
+    def _go_round(self, flow: Flow) -> None:
+        flow.ring_goes_round = True
+        if flow.chunks < RING_PACKETS // CHUNK_PACKETS and not flow.ring_is_short:
+            flow.ring_is_short = True
+            self._counts.without_packets += 1
 
     def _shrink_ring(self, flow: Flow) -> None:
-        last = flow.places - 1
-        at = last - flow.ring_base
-        if flow.ring_size:
-            at %= flow.ring_size
-        first = at - at % _CHUNK_PACKETS
-        flow.ring = flow.ring[first : at + 1]
+        while len(flow.ring) > (flow.places - 1) % CHUNK_PACKETS + 1:
+            flow.ring.popleft()
         self._chunks_held -= flow.chunks - 1
-        flow.chunks, flow.ring_size = 1, 0
-        flow.ring_base = last - at % _CHUNK_PACKETS
+        flow.chunks, flow.ring_goes_round = 1, False
+
+    def _drop_ring(self, flow: Flow) -> None:
+        self._chunks_held -= flow.chunks
+        flow.ring.clear()
+        flow.chunks, flow.ring_goes_round = 0, False
 
     # ---- whose time is up
 
     def _wait_on(self, flow: Flow) -> None:
         if flow.closed:
-            self._wait(flow, _CLOSED)
+            self._wait(flow, _CLOSED if flow.evidence is None else _TOLD)
         elif flow.evidence is not None:
             self._wait(flow, _EVIDENCE)
         elif not flow.beyond_syn:
@@ -183,11 +208,33 @@ class Table:
         if which:
             self._waiting[which][flow.key] = flow
 
+    def _is_over(self, flow: Flow, now_ns: int) -> bool:
+        limit_ns = _LIMIT_NS.get(flow.waiting)
+        return limit_ns is not None and limit_ns < now_ns - flow.last_ns < 1 << 63
+
     def _expire(self, now_ns: int) -> None:
-        for which, limit_ns in _LIMIT_NS.items():
+        """Give flows whose time is up, a few of them, and those for which there is no room."""
+        ends = 0
+        for which, how_over in _HOW_OVER.items():
             waiting = self._waiting[which]
-            while waiting:
+            while waiting and ends < _SEGMENT_ENDS:
                 flow = next(iter(waiting.values()))
-                if not limit_ns < now_ns - flow.last_ns < 1 << 63:
+                if not self._is_over(flow, now_ns):
                     break
-                self._end(flow, _HOW_OVER[which])
+                self._end(flow, how_over)
+                ends += 1
+        while self._evidence_bytes > self._max_evidence_bytes:
+            waiting = self._waiting[_TOLD] or self._waiting[_EVIDENCE]
+            if not waiting:
+                break
+            self._relieve(next(iter(waiting.values())), now_ns)
+
+    def _relieve(self, flow: Flow, now_ns: int) -> None:
+        if self._is_over(flow, now_ns):
+            self._end(flow, _HOW_OVER[flow.waiting])
+        elif flow.waiting == _TOLD:
+            self._counts.hurried += 1
+            self._end(flow, EndedBy.HURRIED)
+        else:
+            self._counts.evicted += 1
+            self._end(flow, EndedBy.EVICTED)

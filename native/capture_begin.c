@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/* How a flow begins: with which segment, and who is its client. */
+#include "capture.h"
+
+static void guess_client(struct flow *flow, const struct segment *seg)
+{
+	struct flow_rare *rare = rare_of(flow);
+	uint16_t own = seg->key.port[seg->from],
+		 other = seg->key.port[!seg->from];
+
+	if (seg->flags & RST || !(seg->flags & SYN)) {
+		rare->client_by = own == other ? BY_FIRST : BY_PORT;
+		flow->client = own < other ? !seg->from : seg->from;
+	} else {
+		rare->client_by = seg->flags & ACK ? BY_SYN_ACK : BY_SYN;
+		flow->client = seg->flags & ACK ? !seg->from : seg->from;
+	}
+}
+
+/* A handshake that comes late (reordered, or a new vantage) corrects a guess. */
+void flow_learn_client(struct flow *flow, const struct segment *seg)
+{
+	if (seg->flags & SYN && !(seg->flags & RST) &&
+	    rare_of(flow)->client_by > BY_SYN_ACK)
+		guess_client(flow, seg);
+}
+
+void flow_begin(struct flow *flow, const struct segment *seg,
+		const struct capture *it)
+{
+	struct flow_rare *rare = rare_of(flow);
+
+	flow->key = seg->key;
+	rare->tunnel = seg->tunnel;
+	rare->vlan = seg->vlan;
+	rare->source = it->origins[seg->origin].source;
+	rare->first_number = seg->number;
+	rare->first_ns = flow->last_ns = seg->time_ns;
+	guess_client(flow, seg);
+	zeek_begin(flow, seg);
+}
+
+/* Whether this SYN opens another connection between the same ends. */
+bool flow_is_reused(const struct flow *flow, const struct segment *seg)
+{
+	const struct side *side = &flow->side[seg->from];
+	const struct side_rare *rare = &rare_of(flow)->side[seg->from];
+
+	if ((seg->flags & (SYN | ACK | RST)) != SYN)
+		return false;
+	if (side->seen & SEEN_ISN)
+		return rare->isn != seg->seq;
+	return flow->closed || side->packets > rare->rsts;
+}
