@@ -140,7 +140,7 @@ FROM_CLIENT, V4, DONT_FRAGMENT = 1, 2, 4
 _NUMPY_KINDS = {"Q": "u8", "q": "i8", "I": "u4", "H": "u2", "B": "u1"}
 
 
-def as_array(rows: bytes) -> Any:
+def as_array(rows: bytes | memoryview) -> Any:
     """These rows as a numpy structured array; addresses are ``V16``, names ``S``."""
     import numpy as np  # only those who want columns pay for it
 

@@ -102,10 +102,13 @@ class Reading(ABC):
         self._rows_bytes += len(rows)
         if self._rows_bytes < _ROWS_BYTES and not self._done:
             return
-        whole = b"".join(self._rows)
+        # At the end all that is open comes at once, which may be too much to have twice.
+        pieces = self._rows if self._rows_bytes > 2 * _ROWS_BYTES else [b"".join(self._rows)]
         self._rows, self._rows_bytes = [], 0
-        for at in range(0, len(whole), _ROWS_BYTES):
-            self._on_connections(columns.as_array(whole[at : at + _ROWS_BYTES]))
+        for piece in pieces:
+            view = memoryview(piece)
+            for at in range(0, len(view), _ROWS_BYTES):
+                self._on_connections(columns.as_array(view[at : at + _ROWS_BYTES]))
 
     def _progress(self) -> None:
         now_s = time.monotonic()
