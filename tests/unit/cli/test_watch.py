@@ -13,6 +13,7 @@ from holdfast.cli import watch
 from holdfast.events import Event
 from holdfast.watch.kernel.source import KernelSource
 from holdfast.watch.select import Selection
+from holdfast.watch.selfcheck import SelfCheck
 from holdfast.watch.session import Session
 from holdfast.watch.steps import STEPS, Opened
 
@@ -60,6 +61,8 @@ def ended(
 
     def run(hurried: int, unowned: int) -> str:
         monkeypatch.setattr(Session, "hurried", hurried)
+        # Strangers on this machine reset connections too, and a source that sees none has missed them.
+        monkeypatch.setattr(SelfCheck, "compare", lambda check, totals: [])
         source = Nothing(unowned)
         view = watch._View(Opened(source, STEPS[0], ()), Selection(), True, False, False)
         view.run(Session(source), 0.01, None)
