@@ -116,18 +116,21 @@ class Connection:
             TlsError: what came is no TLS.
             UsageError: the connection is closed, another thread is receiving, or a number makes no sense.
         """
-        limit_s = asked_deadline(deadline)
-        with self._receiving:
-            if n <= 0 or len(self._inbox):
-                return self._inbox.take(n)
-            return self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
+        return self._receiving.run(self._recv, n, asked_deadline(deadline))
+
+    def _recv(self, n: int, limit_s: float) -> bytes:
+        if n <= 0 or len(self._inbox):
+            return self._inbox.take(n)
+        return self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
 
     def recv_into(self, buffer: Writable, *, deadline: float | None = None) -> int:
         """How many bytes were put at the start of ``buffer``; 0 at the end of the stream. Errors as recv."""
-        limit_s = asked_deadline(deadline)
-        # Views are released, here and in sendall(): the traceback of an error keeps them, and with them the
-        # caller's buffer could not be resized.
-        with self._receiving, memoryview(buffer) as whole, whole.cast("B") as view:
+        return self._receiving.run(self._recv_into, buffer, asked_deadline(deadline))
+
+    def _recv_into(self, buffer: Writable, limit_s: float) -> int:
+        # Views are released, here and in sendall(): the traceback of an error keeps them, and with them
+        # the caller's buffer could not be resized.
+        with memoryview(buffer) as whole, whole.cast("B") as view:
             if not view or len(self._inbox):
                 return self._inbox.take_into(view)
             return self._pull_into(view, limit_s)
@@ -140,19 +143,18 @@ class Connection:
             DeadlineExceeded, Cancelled, ConnectionLost: as recv; ``partial`` shows what came, which stays
                 here for the next call.
         """
-        limit_s = asked_deadline(deadline)
-        with self._receiving:
-            if (frame := self._inbox.take_exactly(n)) is not None:
+        return self._receiving.run(self._recv_exactly, n, asked_deadline(deadline))
+
+    def _recv_exactly(self, n: int, limit_s: float) -> bytes:
+        if (frame := self._inbox.take_exactly(n)) is not None:
+            return frame
+        if ALONE_BYTES < n <= CAPACITY_BYTES and self._tls is None and not len(self._inbox):
+            frame = self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
+            if len(frame) == n:
                 return frame
-            if ALONE_BYTES < n <= CAPACITY_BYTES and self._tls is None and not len(self._inbox):
-                frame = self._pull(lambda at_s: self._receive(n, at_s), b"", limit_s)
-                if len(frame) == n:
-                    return frame
-                self._inbox.space()[: len(frame)] = frame
-                self._inbox.add(len(frame))
-            return self._frame(
-                lambda: self._inbox.take_exactly(n), lambda: f"the {n} bytes asked for", limit_s
-            )
+            self._inbox.space()[: len(frame)] = frame
+            self._inbox.add(len(frame))
+        return self._frame(lambda: self._inbox.take_exactly(n), lambda: f"the {n} bytes asked for", limit_s)
 
     def recv_until(self, delimiter: bytes, limit: int, *, deadline: float | None = None) -> bytes:
         """Everything up to and with ``delimiter``; what comes after it stays here.
@@ -166,11 +168,10 @@ class Connection:
             LimitExceeded: the frame is longer; its bytes stay here.
             Truncated, DeadlineExceeded, Cancelled, ConnectionLost: as :meth:`recv_exactly`.
         """
-        limit_s = asked_deadline(deadline)
-        with self._receiving:
-            return self._frame(
-                lambda: self._inbox.take_until(delimiter, limit), lambda: named_delimiter(delimiter), limit_s
-            )
+        return self._receiving.run(self._recv_until, (delimiter, limit), asked_deadline(deadline))
+
+    def _recv_until(self, asked: tuple[bytes, int], limit_s: float) -> bytes:
+        return self._frame(lambda: self._inbox.take_until(*asked), lambda: named_delimiter(asked[0]), limit_s)
 
     def peek(self, n: int) -> bytes:
         """Up to ``n`` bytes that have come already, left for the next call; never waits, never raises a loss.
@@ -178,11 +179,13 @@ class Connection:
         Unlike MSG_PEEK it consumes no pending error: one that it meets is raised by the next receive. It
         says nothing of whether the peer lives: a silent peer and a dead one look alike (use heartbeats).
         """
-        with self._receiving:
-            if not len(self._inbox):
-                with suppress(Gathered):
-                    self._fill(_PAST)
-            return self._inbox.peek(n)
+        return self._receiving.run(self._peek, n, _PAST)
+
+    def _peek(self, n: int, limit_s: float) -> bytes:
+        if not len(self._inbox):
+            with suppress(Gathered):
+                self._fill(limit_s)
+        return self._inbox.peek(n)
 
     def sendall(self, data: Readable, *, deadline: float | None = None) -> None:
         """Hand all of ``data`` to the kernel, which does not mean that the peer has it.
@@ -195,8 +198,11 @@ class Connection:
             UsageError: the connection is closed, another thread is sending, the deadline is no number, or
                 other bytes than the rest were given after a TLS send that ended early.
         """
-        limit_s, sent = asked_deadline(deadline), 0
-        with self._sending, memoryview(data) as whole, whole.cast("B") as view:
+        self._sending.run(self._sendall, data, asked_deadline(deadline))
+
+    def _sendall(self, data: Readable, limit_s: float) -> None:
+        sent = 0
+        with memoryview(data) as whole, whole.cast("B") as view:
             if self.error is not None:
                 raise self._latched()
             while sent < len(view):
@@ -214,15 +220,17 @@ class Connection:
         Raises:
             UsageError: over TLS, where it would destroy what the peer is sending; the connection lives on.
         """
-        with self._sending:
-            if self._tls is not None:
-                # After close_notify, Python's only call for it, unwrap(), reads on and throws away what came.
-                raise UsageError("one direction of a TLS connection cannot be closed by Python; use close()")
-            if self._shut or self.error is not None:
-                return
-            self._shut = True
-            with suppress(OSError):  # a reset that nobody has seen yet: the next receive tells
-                self._sock.shutdown(socket.SHUT_WR)
+        self._sending.run(self._shutdown, socket.SHUT_WR, _PAST)
+
+    def _shutdown(self, how: int, limit_s: float) -> None:
+        if self._tls is not None:
+            # After close_notify, Python's only call for it, unwrap(), reads on and throws away what came.
+            raise UsageError("one direction of a TLS connection cannot be closed by Python; use close()")
+        if self._shut or self.error is not None:
+            return
+        self._shut = True
+        with suppress(OSError):  # a reset that nobody has seen yet: the next receive tells
+            self._sock.shutdown(how)
 
     def cancel(self) -> None:
         """Make the calls that wait in other threads, and every later one that would wait, raise Cancelled."""

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from conformance.drivers import reset, tcp_pair
@@ -166,3 +166,45 @@ def test_a_handler_may_send_in_the_middle_of_a_receive(pair: Pair) -> None:
     with alarm(lambda: (near.sendall(b"still here"), far.sendall(b"x"))):
         assert near.recv(1, deadline=soon()) == b"x"
     assert far.recv(99) == b"still here"
+
+
+@pytest.mark.parametrize("call", ["recv_exactly", "sendall"])
+def test_what_a_handler_raises_between_two_steps_leaves_nobody_a_turn_for_ever(pair: Pair, call: str) -> None:
+    """As a limit of time by SIGALRM does, or Ctrl-C: it can come at the end of a call, too."""
+
+    class Alarm(Exception):
+        pass
+
+    def ring(*_: object) -> None:
+        raise Alarm
+
+    near, far = pair
+    work = (lambda: far.sendall(bytes(4096))) if call == "recv_exactly" else (lambda: far.recv(1 << 16))
+    stop = threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError):
+            while not stop.is_set():
+                work()
+
+    peer = threading.Thread(target=serve)
+    before = signal.signal(signal.SIGALRM, ring)
+    peer.start()
+    one: Callable[[], object]
+    one = (lambda: near.recv_exactly(64)) if call == "recv_exactly" else (lambda: near.sendall(bytes(64)))
+    try:
+        for number in range(400):
+            with suppress(Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + number * 1e-6)
+                while True:
+                    one()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        stop.set()
+        closing = threading.Thread(target=near.close, daemon=True)
+        closing.start()
+        closing.join(5)
+        with suppress(OSError):
+            far.shutdown(socket.SHUT_RDWR)
+        peer.join(5)
+    assert (closing.is_alive(), peer.is_alive()) == (False, False)
