@@ -311,8 +311,7 @@ static bool is_steady(const struct flow *flow)
 			SEEN_BEYOND_SYN
 	};
 
-	return !flow->waiting && !flow->has_evidence &&
-	       flow->seen & SEEN_ACK_TIME &&
+	return !flow->waiting && flow->seen & SEEN_ACK_TIME &&
 	       (flow->side[0].seen & (KNOWN | SEEN_SACK)) == KNOWN &&
 	       (flow->side[1].seen & (KNOWN | SEEN_SACK)) == KNOWN &&
 	       zeek_is_steady(flow);
