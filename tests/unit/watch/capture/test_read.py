@@ -232,6 +232,14 @@ def test_what_is_no_capture_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "is not a capture" in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", bytes(99)], ids=["empty", "zeros"])
+def test_of_several_files_one_that_is_no_capture_is_refused_before_any_is_read(
+    tmp_path: Path, content: bytes
+) -> None:
+    with pytest.raises(MalformedCapture, match="bad is not a capture"):
+        read_captures([save(tmp_path / "good", PLAIN), save(tmp_path / "bad", content)])
+
+
 def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere cannot be read: No such file or directory\."):
         read(str(tmp_path / "nowhere"))
