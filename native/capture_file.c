@@ -119,6 +119,9 @@ static size_t pcap_record(struct capture *it, const uint8_t *at, size_t left)
 	original = u32(it, at + 12);
 	if (captured > MAX_PACKET_BYTES)
 		return broken(it, "a packet of more than 1 MiB");
+	/* A packet of 1970 has a length: this was never written. */
+	if (!captured && !original && !u32(it, at) && !u32(it, at + 4))
+		return broken(it, "zeros in place of a packet");
 	if (left - header < captured)
 		return 0;
 	/* Its headers will be there when this packet is done. */

@@ -254,10 +254,15 @@ server, _ = listener.accept()
 client.sendall(b"unread")
 server.recv(1)
 server.close()
-line = process.stdout.readline()
+closed = socket.create_server(("127.0.0.1", 0))
+port = closed.getsockname()[1]
+closed.close()
+socket.socket().connect_ex(("127.0.0.1", port))
+lines = [process.stdout.readline() for _ in range(2)]
 process.send_signal(signal.SIGINT)
 out, err = process.communicate(timeout=20)
-print(json.dumps({"record": json.loads(line), "code": process.returncode, "err": err}))
+lines += out.splitlines()
+print(json.dumps({"records": [*map(json.loads, lines)], "code": process.returncode, "err": err}))
 """
 
 
@@ -269,9 +274,13 @@ def test_an_interface_is_explained_as_it_happens() -> None:
     )
     assert done.stderr == ""
     told = json.loads(done.stdout)
-    assert (told["record"]["cause"], told["record"]["sender"]) == ("closed_with_unread_data", "server")
+    unread, refused, again = told["records"]
+    assert (unread["cause"], unread["sender"]) == ("closed_with_unread_data", "server")
+    assert (refused["cause"], refused["sender"]) == ("connection_refused", "unknown")
+    assert (again["cause"], again["sender"], again["id"]) == ("connection_refused", "server", refused["id"])
     assert told["code"] == 0
-    assert "1 connection was reset: 1 by the server." in told["err"]
+    assert "Those, told again" in told["err"]
+    assert "2 connections were reset: 2 by the server." in told["err"]
 
 
 def browser() -> str | None:

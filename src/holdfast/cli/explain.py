@@ -129,6 +129,7 @@ def command(
     summed = summarize(files or [str(interface)], told.reads, asked_for, listed, told.silent)
     try:
         if interface is not None:
+            _correct(worst_first(filter(lists, told.corrected)), limit, as_json)
             render.talk().print(explained.summary(summed))
         elif as_json or as_csv:
             _print_records(listed, as_json)
@@ -175,6 +176,16 @@ def _print_one(one: Explained, as_json: bool) -> None:
     out = render.Page()
     out.print(explained.block(one, min(out.width, 120) if out.is_terminal else render.WIDTH), end="\n\n")
     out.file.flush()
+
+
+def _correct(told_before: Sequence[Explained], limit: int, as_json: bool) -> None:
+    """Tell again what other connections have shed light on since; the summary counts it like this."""
+    if not told_before:
+        return
+    words = "Connections that came later shed light on some that were told above. Those, told again:"
+    render.talk().print(words, style="dim")
+    for one in told_before if as_json else told_before[:limit]:
+        _print_one(one, as_json)
 
 
 def _explain(explaining: Explaining) -> tuple[Told, bool]:

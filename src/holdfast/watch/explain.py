@@ -36,6 +36,7 @@ class Told:
     ``untold``: reset connections that were judged after :data:`RECORDS` others, and left out.
     ``compared``: whether they could be held against the other connections, for which numpy is needed.
     ``silent``: how many connections of the first reading ended in silence instead, in sentences.
+    ``corrected``: those of ``found`` whose cause or sender is another than ``on_found`` was told.
     """
 
     found: list[Explained]
@@ -43,6 +44,7 @@ class Told:
     untold: int
     compared: bool = True
     silent: tuple[str, ...] = ()
+    corrected: tuple[Explained, ...] = ()
 
 
 class Explaining:
@@ -53,7 +55,8 @@ class Explaining:
             one that is told, the others only testify.
         on_progress: called about ten times a second.
         interface: listen to this one instead, from now on until :meth:`stop`.
-        on_found: called with each record as it is found, before others can shed light on it.
+        on_found: called with each record as it is found, before others can shed light on it; what those
+            change is in ``Told.corrected``.
 
     Raises:
         KernelUnavailable, UsageError: the interface cannot be listened to.
@@ -108,6 +111,7 @@ class Explaining:
             untold,
             _has_numpy(),
             connections.silences.sentences(),
+            () if self._on_found is None else _corrected(ours, told),
         )
 
     def _open(self, paths: Sequence[str], seen: Connections) -> Reading:
@@ -176,6 +180,12 @@ def _refined(found: list[Judged], connections: Connections) -> list[Judged]:
     ttls = connections.ttls({one.server.ip for one in refused})
     opened = list(connections.opened({one.server for one in refused}))
     return refine(found, ttls, opened, connections.displaced({(one.client, one.server) for one in refused}))
+
+
+def _corrected(before: Sequence[Judged], after: Sequence[Judged]) -> tuple[Explained, ...]:
+    # What only another vantage saw comes after ours.
+    pairs = ((was.explained, now.explained) for was, now in zip(before, after, strict=False))
+    return tuple(now for was, now in pairs if (was.cause, was.sender) != (now.cause, now.sender))
 
 
 def _vantage(paths: Sequence[str], found: list[Judged], seen: Connections, summary: Summary) -> Vantage:

@@ -19,7 +19,11 @@ _PCAP = {b"\xd4\xc3\xb2\xa1": "<", b"\x4d\x3c\xb2\xa1": "<", b"\x34\xcd\xb2\xa1"
 _MODIFIED = (b"\x34\xcd\xb2\xa1", b"\xa1\xb2\xcd\x34")
 _SECTION = b"\x0a\x0d\x0d\x0a"
 _PACKET_BLOCKS = (2, 3, 6)  # obsolete, simple, enhanced
+_SHORT_BLOCKS = (0x0A0D0D0A, 1, *_PACKET_BLOCKS)
 _LONGEST_BYTES = 1 << 20
+_LONGEST_BLOCK_BYTES = _LONGEST_BYTES + 4096
+"""Longer ones are left out, unless it is damage: as the parser has it."""
+
 _CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = 256
 """A packet's addresses and ports are looked for so far in, which any stack of tunnels fits."""
@@ -105,6 +109,15 @@ class _Pieces:
         del self._kept[:size]
         return taken
 
+    def skip(self, size: int) -> bool:
+        """Leave so many bytes out; whether they were there."""
+        while size:
+            gone = len(self.take(min(size, _CHUNK_BYTES)))
+            if not gone:
+                return False
+            size -= gone
+        return True
+
 
 def _records(path: str) -> tuple[bytes, Iterator[tuple[bytes | None, bytes]]]:
     """What the file begins with, and each further record: its packet (None if it is none) and its bytes."""
@@ -122,7 +135,7 @@ def _pcap(pieces: _Pieces, order: str, head_bytes: int) -> Iterator[tuple[bytes 
     while len(head := pieces.take(head_bytes)) == head_bytes:
         (size,) = length.unpack_from(head)
         data = pieces.take(size) if size <= _LONGEST_BYTES else b""
-        if len(data) != size or not size:
+        if len(data) != size or not any(head[:16]):  # the same damage as for the parser
             return
         yield data, head + data
 
@@ -136,8 +149,13 @@ def _blocks(pieces: _Pieces, magic: bytes) -> Iterator[tuple[bytes | None, bytes
         else:
             mark = b""
         kind, size = struct.unpack(f"{order}II", head)
-        if not 12 <= size <= _LONGEST_BYTES + 64:
+        if size < 12 or size % 4:
             return
+        if size > _LONGEST_BLOCK_BYTES:
+            if kind in _SHORT_BLOCKS or not pieces.skip(size - 8):
+                return
+            head = pieces.take(8)
+            continue
         body = mark + pieces.take(size - 8 - len(mark))
         if len(body) != size - 8:
             return

@@ -143,13 +143,13 @@ class FileReading(Reading):
         self._source = None
         if damage is None and broken is None:
             return
-        offset, what, hopeless = damage or (0, "", 0)
+        offset, what, _ = damage or (0, "", 0)
         if broken is None and source.compressed and not offset and not source.left_bytes:
             broken = "the compressed file ends early"
         if broken is not None:
             what = broken
-        elif hopeless:
-            raise MalformedCapture(path, offset, what)
+        else:
+            _refuse_hopeless(path, damage)
         self._damage.append(Damage(path, offset, what))
 
     def _finish(self) -> None:
@@ -166,7 +166,11 @@ def _size(path: str) -> int | None:
 
 
 def _first_ns(path: str) -> int | None:
-    """The time of a file's first packet; None if it has none, or can be read only once."""
+    """The time of a file's first packet; None if it has none, or can be read only once.
+
+    Raises:
+        MalformedCapture: it is no capture, which is said before the others are read for hours.
+    """
     raw = stream.RawFile(path)
     if not raw.regular:
         raw.close()
@@ -178,12 +182,19 @@ def _first_ns(path: str) -> int | None:
         data = source.read()
         if data:
             parser.feed(data)
+        if parser.damaged() or (not data and not source.compressed):
+            _refuse_hopeless(path, parser.end_file(0))
     except stream.errors():
         return None  # reading says what is wrong with it
     finally:
         source.close()
     counts = columns.COUNTS_LAYOUT.unpack(parser.counts())
     return counts[2] if counts[0] else None
+
+
+def _refuse_hopeless(path: str, damage: tuple[int, str, int] | None) -> None:
+    if damage is not None and damage[2]:
+        raise MalformedCapture(path, *damage[:2])
 
 
 def each_once(paths: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -223,8 +234,8 @@ def read_captures(
 
     Raises:
         UsageError: a file cannot be opened, or its compression needs a library that is not installed.
-        MalformedCapture: (while iterating) a file is no capture at all; what is damaged later in a file is
-            in ``summary.damage``.
+        MalformedCapture: a file is no capture at all; of several, before any is read, else while iterating.
+            What is damaged later in a file is in ``summary.damage``.
     """
     names = [str(path) for path in paths]
     if not names:

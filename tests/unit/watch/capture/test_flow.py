@@ -423,3 +423,19 @@ def test_sections_of_a_file_share_its_interfaces(parser_class: Make) -> None:
     parser.finish()
     assert [(flow.source, flow.packets[0].interface) for flow in told(parser)] == [(3, 0)]
     assert counted(parser)["unplaced"] == 0
+
+
+@pytest.mark.parametrize("kind", ["us", "ns", "modified"])
+@pytest.mark.parametrize("order", "<>")
+def test_a_hole_of_zeros_is_damage_and_a_packet_of_1970_is_none(
+    parser_class: Make, kind: str, order: str
+) -> None:
+    frame = make.ethernet(segment(CLIENT, SERVER, SYN))
+    told = make.pcap([make.Record(0, frame), make.Record(0, b"", 60)], kind=kind, order=order)
+    parser = parser_class(100, 1 << 20, 1 << 20, False)
+    parser.begin_file(0)
+    data = told + b"\0" * 240
+    assert (parser.feed(data), parser.damaged()) == (len(told), True)
+    assert parser.end_file(240) == (len(told), "zeros in place of a packet", 0)
+    counts = dict(zip(columns.COUNTS, columns.COUNTS_LAYOUT.unpack(parser.counts()), strict=True))
+    assert (counts["packets"], counts["connections"]) == (2, 1)

@@ -189,6 +189,7 @@ def test_a_cut_tail_gives_everything_before_it_and_its_place(tmp_path: Path, cut
     [
         (struct.pack("<IIII", 1, 1, 1 << 30, 1 << 30), "a packet of more than 1 MiB"),
         (struct.pack("<IIII", 1, 1, 0xFFFFFFFF, 9), "a packet of more than 1 MiB"),
+        (b"\0" * 4096, "zeros in place of a packet"),
     ],
 )
 def test_a_damaged_pcap_says_where_and_what(tmp_path: Path, tail: bytes, what: str) -> None:
@@ -207,6 +208,7 @@ def test_a_damaged_pcap_says_where_and_what(tmp_path: Path, tail: bytes, what: s
         (struct.pack("<II", 6, 32) + b"x" * 24, "a block whose two lengths differ"),
         (make.block(6, b"\0" * 12 + b"\xff\xff\0\0" + b"\0" * 4), "a packet block whose lengths contradict"),
         (make.block(0x0A0D0D0A, b"\0" * 16), "a section in no known byte order"),
+        (b"\0" * 4096, "a block with an impossible length"),
     ],
 )
 def test_a_damaged_pcapng_says_where_and_what(tmp_path: Path, tail: bytes, what: str) -> None:
@@ -228,6 +230,14 @@ def test_what_is_no_capture_is_refused(tmp_path: Path, content: bytes) -> None:
         read(path)
     assert caught.value.path == path
     assert "is not a capture" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(99)], ids=["empty", "zeros"])
+def test_of_several_files_one_that_is_no_capture_is_refused_before_any_is_read(
+    tmp_path: Path, content: bytes
+) -> None:
+    with pytest.raises(MalformedCapture, match="bad is not a capture"):
+        read_captures([save(tmp_path / "good", PLAIN), save(tmp_path / "bad", content)])
 
 
 def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:

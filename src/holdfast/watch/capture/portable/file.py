@@ -169,6 +169,8 @@ class Capture:
         seconds, fraction, captured, original = struct.unpack_from(f"{self._order}4I", view)
         if captured > MAX_PACKET_BYTES:
             raise _Broken("a packet of more than 1 MiB")
+        if not (seconds or fraction or captured or original):  # a packet of 1970 has a length
+            raise _Broken("zeros in place of a packet")
         if len(view) - header < captured:
             return 0
         time_ns = seconds * 10**9 + fraction * (1 if self._kind == "ns" else 1000)
