@@ -21,6 +21,6 @@ def test_hurried_connections_are_told_apart_from_those_that_were_given_up(tmp_pa
     reading = read_captures([path], evidence_bytes=0)
     assert len(list(reading)) == 4
     assert summarize(["a"], [reading.summary], [], []).warnings == (
-        "3 connections were told sooner than 10 s after their last packet, for want of room: "
-        "what came of them later than that counts as connections of their own.",
+        "Told sooner than 10 s after the last packet, for want of room: 3 connections. "
+        "What came later than that counts as a connection of its own.",
     )

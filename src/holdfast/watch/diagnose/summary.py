@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from holdfast.causes import Severity
 from holdfast.events import Endpoint
+from holdfast.linux.quantities import counted
 from holdfast.watch.capture.summary import Summary as Read
 from holdfast.watch.diagnose.explained import Explained
 from holdfast.watch.diagnose.record import wall_time
@@ -140,28 +141,35 @@ def _warnings(reads: Sequence[Read]) -> Iterable[str]:
             yield "Reading was stopped before the end: connections that came later are missing."
         if read.dropped:
             yield (
-                f"{read.dropped:,} packets were dropped before the capture saw "
-                "them: what is missing proves nothing."
+                f"Dropped before the capture saw them: {counted(read.dropped, 'packet')}. What is missing "
+                "proves nothing."
             )
         if read.evicted:
-            yield f"{read.evicted:,} connections were given up early for want of room: results may miss some."
+            yield (
+                f"Given up early for want of room: {counted(read.evicted, 'open connection')}. Results may "
+                "miss some."
+            )
         if read.hurried:
             yield (
-                f"{read.hurried:,} connections were told sooner than 10 s after their last packet, for want "
-                "of room: what came of them later than that counts as connections of their own."
+                f"Told sooner than 10 s after the last packet, for want of room: "
+                f"{counted(read.hurried, 'connection')}. What came later than that counts as a connection of "
+                "its own."
             )
         if read.without_packets:
-            yield f"{read.without_packets:,} connections kept few packets for want of room."
+            yield f"Kept few packets for want of room: {counted(read.without_packets, 'connection')}."
         if read.unplaced:
-            yield f"{read.unplaced:,} packets came after 65,535 files or interfaces: of which is not told."
+            yield (
+                f"Came after 65,535 files or interfaces, so that of which is not told: "
+                f"{counted(read.unplaced, 'packet')}."
+            )
         if read.fragments:
-            yield f"{read.fragments:,} IP fragments carry no TCP header and were only counted."
+            yield f"Only counted, for want of a TCP header: {counted(read.fragments, 'IP fragment')}."
         if read.cut:
             yield (
-                f"{read.cut:,} packets were captured too short to show a TCP "
-                "header: capture with -s 128 or more."
+                f"Captured too short to show a TCP header: {counted(read.cut, 'packet')}. Capture with "
+                "-s 128 or more."
             )
         if read.malformed:
-            yield f"{read.malformed:,} packets contradict themselves in their lengths."
+            yield f"Lengths that contradict each other: {counted(read.malformed, 'packet')}."
         if read.unknown_link:
-            yield f"{read.unknown_link:,} packets are of a link type that cannot be read."
+            yield f"Of a link type that cannot be read: {counted(read.unknown_link, 'packet')}."
