@@ -98,7 +98,7 @@ class Flooding:
             say("flood: the generator alone")
             alone = self._flood(0, 2.0)
             paced, unpaced, ignoring, full = self._holdfast()
-            peers = [self._peer(peer) for peer in self._peers()]
+            peers = [taken for peer in self._peers() if (taken := self._peer(peer))]
         self._show_floods(alone, paced, unpaced, ignoring)
         self._show_costs([paced, full, *peers])
         self._judge(verdicts, paced, unpaced, peers)
@@ -149,7 +149,8 @@ class Flooding:
     # ---- the others
 
     def _peers(self) -> list[Peer]:
-        mount = "mount -t tracefs none /sys/kernel/tracing && exec bpftrace -B full -e "
+        tracing = "/sys/kernel/tracing"
+        mount = f"mountpoint -q {tracing} || mount -t tracefs none {tracing}; exec bpftrace -B full -e "
         probe = "tracepoint:tcp:tcp_send_reset"
         counting, printing = (
             ["unshare", "--mount", "sh", "-c", mount + f"'{probe} {{ {body} }}'"]
@@ -163,20 +164,25 @@ class Flooding:
             Peer("tcpdump -w", "the RST as bytes", [*tcpdump, "-w", "/dev/null", _FILTER], True, _captured),
         ]
 
-    def _peer(self, peer: Peer) -> Taken:
+    def _peer(self, peer: Peer) -> Taken | None:
+        """What it took; None, with its words on standard error, if it does not run here."""
         say(f"flood: {peer.name}")
         start = self._pair.target.start if peer.inside else subprocess.Popen
         with TemporaryFile() as output, TemporaryFile() as words:
             process = start(peer.command, stdout=output, stderr=words)
             try:
                 _wait_until_idle(process.pid)
+                if process.poll() is not None:
+                    say(f"flood: {peer.name} does not run here: {_text_of(words).strip()}")
+                    return None
                 user_s, system_s = cpu_seconds(process.pid)
                 flood = self._flood(RATE, PEER_S)
                 time.sleep(SETTLE_S)
             finally:
-                process.send_signal(signal.SIGINT)
-                _, _, usage = os.wait4(process.pid, 0)
-                process.returncode = 0
+                if process.returncode is None:
+                    process.send_signal(signal.SIGINT)
+                    _, _, usage = os.wait4(process.pid, 0)
+                    process.returncode = 0
             told, said = _text_of(output), _text_of(words)
         lost = sum(
             map(
