@@ -45,6 +45,11 @@ from holdfast.hold.wire.session_pb2 import (
 
 REASONS: dict[int, Why] = {EXPIRED: Why.EXPIRED, GAP: Why.GAP, UNKNOWN: Why.UNKNOWN}
 
+OTHER_KEY = (
+    "of a refusal: give both ends the same psk, or none; if they have it, somebody between them ends TLS"
+)
+"""What a refusal that nobody proves comes from."""
+
 
 class Initiator:
     """The client's end of a handshake: begins a session, or resumes one.
@@ -137,7 +142,7 @@ class Initiator:
     def _refused(self, shown: bytes) -> Said:
         assert isinstance(self._answer, Refused)  # the step says so
         if not check(mac(refusal_key(self._channel.psk), self._digest), shown):
-            raise Violation(Code.BAD_PROOF, "of a refusal")
+            raise Violation(Code.BAD_PROOF, OTHER_KEY)
         answer, session = self._answer, self.session
         restarted = bool(session.instance_id) and answer.instance_id != session.instance_id
         upto = answer.next if answer.HasField("next") else None

@@ -25,15 +25,22 @@ class NotTrusted(ConnectionError):
     """The peer at the other end of a transport is not one that may be talked to."""
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Opening a named pipe would wait for its writer, and every session of the loop with it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def private_file(path: str | os.PathLike[str]) -> bytes:
     """The contents of a file with a secret.
 
     Raises:
-        UsageError: others than its owner may read it, or it cannot be read.
+        UsageError: others than its owner may read it, it is no regular file, or it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise UsageError(f"{os.fspath(path)} is not a regular file: write the key into one.")
             if stat.S_IMODE(mode) & 0o077:
                 raise UsageError(f"{os.fspath(path)} may be read by others than its owner: chmod 600 it.")
             return file.read(1 << 20)

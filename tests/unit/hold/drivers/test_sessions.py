@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,24 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
         holdfast.connect("tcp://127.0.0.1:7", psk=b"short")
 
 
+def test_a_key_in_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    with ThreadPoolExecutor(1) as thread:
+        connecting = thread.submit(holdfast.connect, "tcp://127.0.0.1:7", psk=path)
+        try:
+            with pytest.raises(UsageError, match="not a regular file"):
+                connecting.result(timeout=2)
+        finally:
+            os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))  # lets go whoever waits for a writer
+
+
 def test_the_wrong_key_is_told() -> None:
     async def work() -> None:
         async with holdfast.serve(echo, "tcp://127.0.0.1:0", psk=KEY, policy=POLICY) as server:
             await holdfast.connect(server.url, psk=OTHER_KEY, policy=POLICY, deadline=soon(0.4))
 
-    with pytest.raises(GaveUp, match="a proof is wrong"):
+    with pytest.raises(GaveUp, match="give both ends the same psk"):
         run(work)
 
 
