@@ -113,8 +113,13 @@ class Wire(asyncio.BufferedProtocol):
         except Violation as error:
             self.error = self.error or error
             # Outrun by another transport is what happens in a race, and nobody's fault.
-            level = logging.DEBUG if error.code is Code.SUPERSEDED else logging.WARNING
-            LOGGER.log(level, "transport given up: %s", error, extra={"holdfast_peer": self.peer})
+            # Whoever has proven nothing may not fill the log.
+            quiet = error.code is Code.SUPERSEDED or not self.link.up
+            LOGGER.log(
+                logging.DEBUG if quiet else logging.WARNING,
+                "transport with %s given up: %s", self.peer, error,
+                extra={"holdfast_peer": self.peer},
+            )  # fmt: skip
         self.flush()
         self._changed(self)
 

@@ -115,6 +115,24 @@ def test_the_wrong_key_is_told() -> None:
         run(work)
 
 
+def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "holdfast.hold.session")
+
+    async def work() -> str:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", psk=KEY, policy=POLICY) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", Target.parse(server.url).port)
+            host, port = writer.get_extra_info("sockname")
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+            writer.close()
+            return f"{host}:{port}"
+
+    stranger = run(work)
+    told = [record for record in caplog.records if stranger in record.getMessage()]
+    assert [record.levelname for record in told] == ["DEBUG"]
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
 def test_nobody_there_is_told_with_every_loss() -> None:
     async def work() -> None:
         with socket.create_server(("127.0.0.1", 0)) as sock:
