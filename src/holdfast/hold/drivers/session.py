@@ -246,7 +246,11 @@ class Session:
             raise self.error()
 
     async def abort(self, code: int = Code.ABORTED) -> None:
-        """Give the session up: the peer is told as soon as it can be, and nothing more is delivered."""
+        """Give the session up: the peer is told as soon as it can be, and nothing more is delivered.
+
+        Raises:
+            UsageError: the code does not fit 32 bits; the session goes on.
+        """
         self.core.abort(code, now_s())
         if self.wire is not None:
             self.wire.flush()

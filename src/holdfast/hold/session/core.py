@@ -159,7 +159,15 @@ class Session:
         self._conclude()
 
     def abort(self, code: int, now_s: float) -> None:
-        """Give the session up: the peer is told, and neither end gets anything more."""
+        """Give the session up: the peer is told, and neither end gets anything more.
+
+        Raises:
+            UsageError: the code cannot be told: it has 32 bits.
+        """
+        if not isinstance(code, int) or not 0 <= code < 1 << 32:
+            raise UsageError(
+                f"A session cannot be given up with code {code!r}: give one from 0 to {2**32 - 1}."
+            )
         if self.state in ENDED:
             return
         self._to(Event.RESET_HERE)

@@ -133,6 +133,21 @@ def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
+@pytest.mark.parametrize("code", [-1, 1 << 32])
+def test_a_code_that_cannot_be_told_leaves_the_session_as_it_is(code: int) -> None:
+    async def work() -> bytes:
+        async with (
+            holdfast.serve(echo, "tcp://127.0.0.1:0", psk=KEY, policy=POLICY) as server,
+            holdfast.connect(server.url, psk=KEY, policy=POLICY) as session,
+        ):
+            with pytest.raises(UsageError, match="from 0 to 4294967295"):
+                await session.abort(code)
+            await session.send(b"still here")
+            return await session.recv_exactly(10, deadline=soon(3))
+
+    assert run(work) == b"still here"
+
+
 def test_nobody_there_is_told_with_every_loss() -> None:
     async def work() -> None:
         with socket.create_server(("127.0.0.1", 0)) as sock:
