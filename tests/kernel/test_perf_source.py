@@ -187,12 +187,16 @@ def test_a_killed_process_is_named_although_it_is_gone(source: TracepointSource)
 
 @needs_reasons
 def test_a_small_ring_goes_round_without_loss() -> None:
-    with TracepointSource(ring_bytes=1 << 14) as source, quiet_network() as inside:
-        found = []
-        for _ in range(200):
-            assert inside(lambda: socket.socket().connect_ex(("127.86.7.4", 1))) == 111
-            found += [e for e in source.drain() if "127.86.7.4" in (e.local.ip, e.peer.ip)]
-        assert source.lost() == 0
+    for _ in range(3):  # the ring is of the whole host: what strangers do may fill it
+        with TracepointSource(ring_bytes=1 << 14) as source, quiet_network() as inside:
+            found = []
+            for _ in range(200):
+                assert inside(lambda: socket.socket().connect_ex(("127.86.7.4", 1))) == 111
+                found += [e for e in source.drain() if "127.86.7.4" in (e.local.ip, e.peer.ip)]
+            lost = source.lost()
+        if not lost:
+            break
+    assert lost == 0
     told = Counter((e.kind, e.reason, e.error) for e in found)
     assert told == {
         (Kind.RESET_SENT, "NO_SOCKET", 0): 200,
