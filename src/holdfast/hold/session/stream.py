@@ -167,7 +167,7 @@ class Incoming:
         self.next = self.limit = self.held_bytes = 0
         self.ended = False
         self._fin_at: int | None = None
-        self._chunks: deque[Buffer] = deque()
+        self._chunks: deque[Buffer | bytearray] = deque()
 
     @property
     def taken(self) -> int:
@@ -193,8 +193,13 @@ class Incoming:
         if new <= 0:
             return 0
         # Copied: what came belongs to the transport, and a small piece must not hold a large buffer.
-        data = bytes(data if new == len(data) else memoryview(data)[-new:])
-        self._chunks.append(data)
+        data = memoryview(data)[-new:]
+        last = self._chunks[-1] if self._chunks else None
+        if isinstance(last, bytearray) and len(last) < TAIL_BYTES and new < SMALL_BYTES:
+            last += data
+        else:
+            # An object for each small piece would take many times what is counted: those that wait share one.
+            self._chunks.append(bytearray(data) if last is not None and new < SMALL_BYTES else bytes(data))
         self.next = end
         self.held_bytes += new
         return new
