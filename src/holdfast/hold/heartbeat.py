@@ -29,6 +29,9 @@ EXPECTED_S = 0.5
 LONGEST_S = 3600.0
 """The longest interval. A peer that claims a longer one would never be given up; it counts as this."""
 
+LONGEST_ASKED_S = 60.0
+"""The longest interval that a peer is asked to leave between two Pings."""
+
 LEAD = 0.9
 """The part of its interval after which a client speaks, so that its PING comes before the server's own."""
 
@@ -206,11 +209,13 @@ class Heartbeat:
 
     def pong(self, ping: Ping, now_s: float) -> Pong:
         """The answer to a Ping, to be sent now."""
-        # Half of the least interval is room for Pings that the path has pushed together.
-        early = now_s - self._ping_came_s < self.rhythm.least_s / 2
+        # Who keeps the interval that we expect is never too early, nor asked for a longer one.
+        least_s = min(self.rhythm.least_s, self._hear_every_s)
+        # Half of that is room for Pings that the path has pushed together.
+        early = now_s - self._ping_came_s < least_s / 2
         if early:
-            least_ms = round(self.rhythm.least_s * 1000)
-            self._slower_ms = min(max(2 * self._slower_ms, 2 * least_ms), 60_000)
+            most_ms = round(min(LONGEST_ASKED_S, self._hear_every_s) * 1000)
+            self._slower_ms = min(max(2 * self._slower_ms, round(2000 * least_s)), most_ms)
         self._ping_came_s = now_s
         self.sent(now_s)
         return Pong(id=ping.id, slower_ms=self._slower_ms if early else 0)

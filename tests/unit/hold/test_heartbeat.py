@@ -125,14 +125,24 @@ def test_idle_ends_ping_as_often_as_agreed() -> None:
 
 
 def test_too_many_pings_are_answered_by_asking_for_fewer() -> None:
-    pushy, calm = agreed(Rhythm(0.1, 10, least_s=0.1), Rhythm(10, 0.1, least_s=2.0))
-    assert pushy.send_every_s == 0.1
-    now_s = 0.0
-    for _ in range(5):
-        now_s += pushy.send_every_s
+    pushy, calm = agreed(Rhythm(0.1, 10), Rhythm(10, 5, least_s=1.0))
+    for turn in range(1, 9):  # it does not keep what was agreed
+        now_s = turn / 10
         pushy.ponged(calm.pong(pushy.ping(now_s), now_s), now_s)
-    assert pushy.slowed >= 1
-    assert pushy.send_every_s >= 2.0
+    assert pushy.slowed == 7
+    assert pushy.send_every_s == 5, "longer than what the peer waits for, and it would be given up"
+
+
+@pytest.mark.parametrize("want_s", [0.01, 0.3, 2.0])
+def test_who_keeps_the_interval_is_neither_slowed_nor_given_up(want_s: float) -> None:
+    quick, other = agreed(Rhythm(0.01, want_s), Rhythm(0.01, want_s))
+    now_s = 0.0
+    while now_s < 20 * want_s:
+        now_s += quick.send_every_s
+        other.heard(now_s)
+        quick.ponged(other.pong(quick.ping(now_s), now_s), now_s)
+        assert other.look(now_s) is Life.ALIVE
+    assert quick.slowed == 0 and quick.send_every_s == want_s
 
 
 def test_an_answer_to_nothing_measures_nothing() -> None:
