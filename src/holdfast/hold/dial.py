@@ -19,14 +19,12 @@ from holdfast.errors import GaveUp, HoldfastError, Loss, UsageError
 from holdfast.events import Endpoint
 from holdfast.hold.classify import Phase, classify
 from holdfast.hold.race import ATTEMPT_DELAY_S, Address, Race, interleave
-from holdfast.hold.resolve import RESOLVER, Resolver
+from holdfast.hold.resolve import RESOLVER, Resolver, name_of_host
 from holdfast.hold.retry import Budget, Retried, Retrying, current_attempt
 from holdfast.policy import Failure, RetryPolicy
 
 Clock = Callable[[], float]
 Prepare = Callable[[socket.socket], object]
-
-LONGEST_SHOWN = 80
 
 # What a driver is to do: wait until one of these sockets is writable, at most so many seconds.
 Wait = tuple[list[socket.socket], float]
@@ -135,15 +133,7 @@ def host_and_port(address: tuple[str, int]) -> tuple[str, int]:
         raise UsageError(f"The port must be a number from 1 to 65535, not {port!r}.")
     if not isinstance(host, str) or not host or "\0" in host:  # None would be this host
         raise UsageError(f"The host must be a name or an address, not {host!r}.")
-    try:
-        host.encode("idna")  # as getaddrinfo does it
-    except UnicodeError as problem:
-        raise UsageError(f"{_shown(host)} cannot be a host name: {problem}.") from problem
-    return host, port
-
-
-def _shown(host: str) -> str:
-    return repr(host) if len(host) <= LONGEST_SHOWN else f"{host[:LONGEST_SHOWN]!r}..."
+    return name_of_host(host), port
 
 
 def _terms(

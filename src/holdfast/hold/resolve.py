@@ -11,10 +11,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from holdfast.errors import UsageError
 from holdfast.hold.forks import mended_in_child
 from holdfast.hold.race import Address
 
 Lookup = Callable[..., Sequence[tuple[int, int, int, str, Any]]]
+LONGEST_SHOWN = 80
+
+
+def name_of_host(host: str) -> str:
+    """The name, if it is one that can be looked up.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        host.encode("idna")  # as getaddrinfo does it
+    except UnicodeError as problem:
+        shown = repr(host) if len(host) <= LONGEST_SHOWN else f"{host[:LONGEST_SHOWN]!r}..."
+        raise UsageError(f"{shown} cannot be a host name: {problem}.") from problem
+    return host
 
 
 class Resolver:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from holdfast.errors import UsageError
+from holdfast.hold.resolve import name_of_host
 
 SCHEMES = ("tcp", "tls", "unix")
 
@@ -49,9 +50,9 @@ class Target:
             raise UsageError(f"{url!r} begins with none of {', '.join(f'{one}://' for one in SCHEMES)}.")
         if parts.query or parts.fragment or parts.username is not None:
             raise UsageError(f"{url!r} has more than a host and a port: give the rest as arguments.")
-        if not host or port is None or parts.path not in ("", "/"):
+        if not host or "\0" in host or port is None or parts.path not in ("", "/"):
             raise UsageError(f"{url!r} needs a host and a port: {parts.scheme}://host:port")
-        return cls(parts.scheme, host, port)
+        return cls(parts.scheme, name_of_host(host), port)
 
     def __str__(self) -> str:
         if self.scheme == "unix":

@@ -47,7 +47,8 @@ def run(work: Callable[[], Awaitable[Any]]) -> Any:
 @pytest.mark.parametrize(
     "url",
     ["", "http://host:1", "tcp://host", "tcp://:5", "tcp://host:99999", "tcp://host:1/path", "unix://",
-     "tcp://user@host:1", "tcp://host:1?x=1", "unix:///" + "x" * 120, "tcp://[::1", "tcp://host:0"],
+     "tcp://user@host:1", "tcp://host:1?x=1", "unix:///" + "x" * 120, "tcp://[::1", "tcp://host:0",
+     "tcp://a..b:1", "tls://" + "a" * 64 + ".example:1", "tcp://a\0b:1"],
 )  # fmt: skip
 def test_what_is_no_url_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(UsageError):
