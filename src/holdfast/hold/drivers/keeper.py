@@ -60,6 +60,7 @@ class Keeper:
         self._losses: list[BaseException] = []
         self._budget = _budget(dialer.target, policy.budget)
         self._task = asyncio.create_task(self._keep(), name=f"session with {dialer.target}")
+        self._task.add_done_callback(self._kept)
 
     async def open(self, deadline: float) -> Session:
         """Wait until the server has the session.
@@ -100,7 +101,13 @@ class Keeper:
         for wire in list(self._attempts.wires):
             wire.give_up()
         self.session.core.lost(Event.EXPIRED, Why.EXPIRED)
+        self.session.core.release()
         self.session.changed()
+
+    def _kept(self, _: object) -> None:
+        """Nobody dials any more. What the application has not read of an ended session is its own now."""
+        if self.session.core.ended:
+            self.session.core.release()
 
     # ---- what happens to its transports
 

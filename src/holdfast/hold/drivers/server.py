@@ -260,13 +260,14 @@ class SessionServer:
         for session in list(self._away):
             session.core.look(now_s())
             if session.core.ended:
-                self.host.forget(session.core)
+                if session.core.id not in self._sessions:
+                    self.host.forget(session.core)
                 session.changed()
             if session.core.suspended_s is None:
                 self._away.discard(session)
         self._looks += 1
         if self._looks % SWEEP_EVERY == 0:
-            self.host.look(now_s())
+            self.host.look(now_s(), self._sessions)
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
 

@@ -59,6 +59,7 @@ class Session:
         "_closing",
         "_memory",
         "_offered",
+        "_sharing",
         "ack_due_s",
         "ack_now",
         "code",
@@ -86,6 +87,7 @@ class Session:
 
     def __init__(self, terms: Terms, memory: Memory, window: int) -> None:
         self.terms, self._memory, self.window = terms, memory, window
+        self._sharing = True
         self.state, self.ended = State.OPENING, False
         self.id = self.instance_id = b""
         self.epoch = self._offered = self.generation = 0
@@ -115,7 +117,7 @@ class Session:
     def room(self) -> int:
         """How many bytes may be written now."""
         free = self.window - self.out.held_bytes
-        if free <= 0 and self.window < self.terms.window_bytes:
+        if free <= 0 and self.window < self.terms.window_bytes and not self.ended:
             self._grow()
             free = self.window - self.out.held_bytes
         return max(0, free)
@@ -141,7 +143,10 @@ class Session:
     def read(self, most: int) -> bytes:
         """Up to ``most`` bytes that have come; ``b""``: none are there (see ``into.ended``)."""
         data = self.into.read(most)
-        if data and not self.into.ended:
+        if self.ended:
+            if not self.into.held_bytes:
+                self.release()
+        elif data and not self.into.ended:
             self._grant()
         if data and self.link is not None and self.link.short:
             self.ack_now = True  # this session may have nothing to grant, but its transport
@@ -343,4 +348,11 @@ class Session:
         if self.ended:
             self.suspended_s = None
             self.out.drop()  # it may be remembered for long, and its memory is somebody else's now
+            if not self.into.held_bytes:
+                self.release()
+
+    def release(self) -> None:
+        """It has ended, and nobody will take what may still wait: give its share of the memory back."""
+        if self._sharing:
+            self._sharing = False
             self._memory.leave(self.window)

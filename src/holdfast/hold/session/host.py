@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 
 from holdfast.errors import UsageError
 from holdfast.hold.session.core import Session
@@ -92,20 +93,27 @@ class Host:
         self._sessions[session.id] = session
         return session
 
-    def look(self, now_s: float) -> list[Session]:
-        """Time has passed: forget who was away too long; those that have just ended, in no order."""
+    def look(self, now_s: float, served: Container[bytes] = ()) -> list[Session]:
+        """Time has passed: forget who was away too long; those that have just ended, in no order.
+
+        Args:
+            now_s: the time.
+            served: the ids of sessions that somebody still serves; they count until that is over.
+        """
         ended = []
         for session in self.sessions:
             session.look(now_s)
-            if session.ended:
+            if session.ended and session.id not in served:
                 ended.append(session)
                 self.forget(session)
         return ended
 
     def forget(self, session: Session) -> None:
-        """A session has ended: only how is remembered, and of unread bytes what waits for the application."""
+        """A session has ended, and nobody serves it any more: only how it ended is remembered."""
         if self._sessions.pop(session.id, None) is None:
             return
+        session.into.drop()
+        session.release()
         self._ended[session.id] = session
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)

@@ -25,7 +25,7 @@ from holdfast import DeadlineExceeded, GaveUp, Session, SessionLost, SessionPoli
 from holdfast.hold.drivers import attempts, keeper
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
-from holdfast.hold.drivers.policy import SessionEvent
+from holdfast.hold.drivers.policy import SessionEvent, now_s
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.options import apply
 from holdfast.hold.race import Address
@@ -123,6 +123,42 @@ def test_tls_handshakes_are_bounded_in_number(
 
     runner(work())
     assert not caplog.records
+
+
+def test_what_is_reset_unread_takes_no_memory_for_good() -> None:
+    async def late(session: Session) -> None:
+        await asyncio.sleep(0.05)
+        while await session.recv():
+            pass
+
+    async def work() -> None:
+        async with holdfast.serve(late, "unix://@holdfast-unread", policy=POLICY) as server:
+            for _ in range(3):
+                session = await holdfast.connect(server.url, policy=POLICY)
+                await session.send(bytes(60_000))
+                await session.flush()
+                await session.abort()
+            while server.sessions:
+                await asyncio.sleep(0.01)
+            assert (server.host.memory.promised_bytes, server.host.memory.sessions) == (0, 0)
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+
+
+def test_handlers_of_sessions_that_have_ended_are_bounded_in_number() -> None:
+    async def deaf(session: Session) -> None:
+        await asyncio.sleep(60)
+
+    async def work() -> None:
+        async with holdfast.serve(deaf, "unix://@holdfast-deaf", policy=POLICY, most_sessions=2) as server:
+            for _ in range(2):
+                await (await holdfast.connect(server.url, policy=POLICY)).abort()
+            server.host.look(now_s(), server._sessions)
+            with pytest.raises(GaveUp):
+                await Dial(server.url, policy=POLICY, deadline=soon(0.3)).open()
+            assert len(server._tasks) == 2
+
+    asyncio.run(asyncio.wait_for(work(), 10))
 
 
 def test_budgets_are_shared_by_target_and_bounded() -> None:

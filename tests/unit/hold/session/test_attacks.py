@@ -154,6 +154,33 @@ def test_a_session_that_is_remembered_keeps_no_bytes() -> None:
     assert pair.server.out.held_bytes == 4000  # the number is what a SessionLost tells
 
 
+def test_unread_bytes_of_an_ended_session_count_until_somebody_takes_them() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    before, share = pair.host.memory.promised_bytes, 2 * pair.server.window
+    assert pair.client.write(bytes(4000)) == 4000
+    joined.settle()
+    pair.client.abort(Code.ABORTED, pair.now_s)
+    joined.settle()
+    assert pair.server.state is State.RESET and pair.host.memory.promised_bytes == before
+    taken = 0
+    while taken < 4000:
+        assert pair.host.memory.promised_bytes == before
+        taken += len(pair.server.read(600))
+    assert pair.host.memory.promised_bytes == before - share
+    pair.host.look(pair.now_s)
+    assert pair.host.memory.promised_bytes == before - share, "given back once"
+
+
+def test_an_ended_session_counts_while_somebody_serves_it() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.abort(Code.ABORTED, pair.now_s)
+    joined.settle()
+    assert pair.host.look(pair.now_s, {pair.server.id}) == [] and len(pair.host) == 1
+    assert pair.host.look(pair.now_s) == [pair.server] and len(pair.host) == 0
+
+
 def test_an_unknown_session_costs_the_same_work_as_a_wrong_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     work: list[int] = []
     for known in (True, False):
