@@ -21,6 +21,9 @@ BUSY_S = 0.005
 EARLY_S = 1.0
 """How much too early a timer may be: an idle one would otherwise wake the process beside each PING."""
 
+LAST_WORDS_S = 5.0
+"""How long a transport that was given up may take to send what is under way: its peer may never read."""
+
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
 
@@ -136,6 +139,9 @@ class Wire(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone, for whatever reason."""
         self.error = self.error or error
+        self.transport = None
+        if self._timer is not None:
+            self._timer.cancel()
         self.give_up()
 
     # ---- its owner calls these
@@ -173,6 +179,8 @@ class Wire(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         if self.transport is not None:
+            if self.transport.get_write_buffer_size():
+                self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.transport.abort)
             self.transport.close()
         if self.linked:
             self.link.lost(now_s())

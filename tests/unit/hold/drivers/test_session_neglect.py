@@ -22,7 +22,7 @@ from conformance.drivers import Certificate
 
 import holdfast
 from holdfast import DeadlineExceeded, GaveUp, Session, SessionLost, SessionPolicy, UsageError
-from holdfast.hold.drivers import attempts, keeper
+from holdfast.hold.drivers import attempts, keeper, wire
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.policy import SessionEvent, now_s
@@ -159,6 +159,36 @@ def test_handlers_of_sessions_that_have_ended_are_bounded_in_number() -> None:
             assert len(server._tasks) == 2
 
     asyncio.run(asyncio.wait_for(work(), 10))
+
+
+def test_what_a_peer_never_reads_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport that was given up goes, though its socket stays open at the other end."""
+    monkeypatch.setattr(wire, "LAST_WORDS_S", 0.1)
+
+    async def flood(session: Session) -> None:
+        while True:
+            await session.send(bytes(65536))
+
+    async def work() -> None:
+        async with holdfast.serve(flood, "unix://@holdfast-flood", policy=POLICY) as server:
+            session = await holdfast.connect(server.url, policy=POLICY)
+            assert session.wire is not None and session.wire.transport is not None
+            (old,) = server._wires
+            assert old.transport is not None
+            old.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            while not old.transport.get_write_buffer_size():
+                await session.recv()
+            session.wire.transport.pause_reading()
+            kept = os.dup(session.wire.transport.get_extra_info("socket").fileno())
+            try:
+                session.wire.abort()
+                while old.transport is not None:
+                    await asyncio.sleep(0.01)
+            finally:
+                os.close(kept)
+            await session.abort()
+
+    asyncio.run(asyncio.wait_for(work(), 5))
 
 
 def test_budgets_are_shared_by_target_and_bounded() -> None:

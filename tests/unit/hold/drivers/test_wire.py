@@ -44,6 +44,9 @@ class Nowhere(asyncio.Transport):
     def close(self) -> None:
         pass
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 class Clock:
     now_s = 1000.0
