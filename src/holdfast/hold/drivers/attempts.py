@@ -134,10 +134,10 @@ class Attempts:
         except ssl.SSLError as error:
             raise NotCarried(f"TLS: {error}") from error
         wire.carry(Link(channel, began_s, handshake_s=policy.handshake_s, rhythm=one.terms.rhythm))
+        if one.ended or wire.gone:
+            wire.abort()
+            raise _reason(wire)
         self.wires.append(wire)
-        if one.ended:
-            wire.give_up()
-            return
         wire.link.open(one)
         wire.flush()
         try:

@@ -16,6 +16,7 @@ from holdfast.hold.drivers.wire import LOGGER, Wire
 from holdfast.hold.heartbeat import Life
 from holdfast.hold.retry import Budget
 from holdfast.hold.session import core
+from holdfast.hold.session.codes import Code
 from holdfast.hold.session.core import Why
 from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import Memory
@@ -104,10 +105,18 @@ class Keeper:
         self.session.core.release()
         self.session.changed()
 
-    def _kept(self, _: object) -> None:
+    def _kept(self, task: asyncio.Task[None]) -> None:
         """Nobody dials any more. What the application has not read of an ended session is its own now."""
         if self.session.core.ended:
             self.session.core.release()
+        if task.cancelled() or (mistake := task.exception()) is None:
+            return
+        if not self._opened.done():
+            self._opened.set_exception(mistake)
+            return
+        LOGGER.error("session %s has nobody to dial for it any more", self.session.id, exc_info=mistake)
+        self.session.core.abort(Code.ABORTED, now_s())
+        self.session.changed()
 
     # ---- what happens to its transports
 
@@ -170,11 +179,11 @@ class Keeper:
             try:
                 await self._attempts.carry()
                 break  # if it is lost again already, that is counted where we came from
-            except UsageError as error:
-                if not self._opened.done():
-                    self._opened.set_exception(error)
-                return False
             except (OSError, HoldfastError, TimeoutError) as error:
+                if isinstance(error, UsageError) and not self._opened.done():
+                    self._opened.set_exception(error)
+                    return False
+                # Later it is one more loss: a name may stand for another host, and for ours again.
                 failures += 1
                 del self._losses[:-15]
                 self._losses.append(error)
@@ -203,10 +212,10 @@ class Keeper:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not past the session's end, however long the server or the policy would like."""
-        one = self.session.core
-        if one.suspended_s is not None:
-            seconds = min(seconds, max(0.0, one.suspended_s + one.keep_s - now_s()))
-        await asyncio.sleep(seconds)
+        one, now = self.session.core, now_s()
+        # One that is carried may be suspended at once.
+        end_s = (now if one.suspended_s is None else one.suspended_s) + one.keep_s
+        await asyncio.sleep(min(seconds, max(0.0, end_s - now)))
 
     async def _while_carried(self, seconds: float) -> None:
         """Sleep, but not past the end of what carries the session now."""

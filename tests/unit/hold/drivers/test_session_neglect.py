@@ -191,6 +191,43 @@ def test_what_a_peer_never_reads_is_not_kept_for_ever(monkeypatch: pytest.Monkey
     asyncio.run(asyncio.wait_for(work(), 5))
 
 
+def test_a_name_that_stands_for_another_host_later_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the open it is not dialled; the session ends when its time is up, and says so."""
+    policy = replace(POLICY, keep_s=0.3)
+
+    async def elsewhere(self: Dialer, timeout_s: float) -> list[Address]:
+        return [Address(socket.AF_INET, ("192.0.2.1", 7))]
+
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=policy) as server:
+            session = await holdfast.connect(server.url, policy=policy)
+            monkeypatch.setattr(Dialer, "addresses", elsewhere)
+            assert session.wire is not None
+            session.wire.abort()
+            with pytest.raises(SessionLost):
+                await session.recv(deadline=soon(5))
+
+    asyncio.run(work())
+
+
+def test_a_mistake_of_ours_while_dialling_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def mistaken(self: Dialer, timeout_s: float) -> list[Address]:
+        raise ValueError("a mistake")
+
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:
+            session = await holdfast.connect(server.url, policy=POLICY)
+            monkeypatch.setattr(Dialer, "addresses", mistaken)
+            assert session.wire is not None
+            session.wire.abort()
+            with pytest.raises(SessionLost):
+                await session.recv(deadline=soon(2))
+            with pytest.raises(ValueError, match="a mistake"):
+                await holdfast.connect(server.url, policy=POLICY)
+
+    asyncio.run(work())
+
+
 def test_budgets_are_shared_by_target_and_bounded() -> None:
     rule = RetryBudget(min_retries=7)
     one = Target("tcp", "one.example", 1)
