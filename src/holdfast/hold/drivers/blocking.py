@@ -32,17 +32,28 @@ class _Loop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def forget(self) -> None:
         """A forked child has neither the thread nor its sessions."""
         self.__init__()  # type: ignore[misc]  # the same object, anew
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do it there, and wait for it here."""
+        """Do it there, and wait for it here.
+
+        Raises:
+            UsageError: this is that thread, which would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError("An observer runs in the thread that moves the bytes: it must not wait for any.")
         with self._lock:
             if self._loop is None:
                 self._loop = new_loop()
-                threading.Thread(target=self._loop.run_forever, name="holdfast sessions", daemon=True).start()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="holdfast sessions", daemon=True
+                )
+                self._thread.start()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

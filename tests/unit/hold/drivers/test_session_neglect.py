@@ -25,7 +25,7 @@ from holdfast import DeadlineExceeded, GaveUp, Session, SessionLost, SessionPoli
 from holdfast.hold.drivers import attempts, keeper, wire
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.client import Dial
-from holdfast.hold.drivers.policy import SessionEvent, now_s
+from holdfast.hold.drivers.policy import Happened, SessionEvent, now_s
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.options import apply
 from holdfast.hold.race import Address
@@ -226,6 +226,27 @@ def test_a_mistake_of_ours_while_dialling_hangs_nobody(monkeypatch: pytest.Monke
                 await holdfast.connect(server.url, policy=POLICY)
 
     asyncio.run(work())
+
+
+def test_an_observer_that_would_wait_for_itself_is_told() -> None:
+    seen: list[BaseException] = []
+
+    def observer(event: SessionEvent) -> None:
+        if event.what is Happened.ENDED:
+            try:
+                client.recv()
+            except UsageError as error:
+                seen.append(error)
+
+    with serving(echo) as url:
+        client = holdfast.connect(url, policy=POLICY, psk=bytes(range(32)), observer=observer).__enter__()
+        client.send_eof()
+        assert client.recv(deadline=soon()) == b""
+        client.close(deadline=soon())
+        end = soon(2)
+        while not seen and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(seen) == 1 and "must not wait" in str(seen[0])
 
 
 def test_budgets_are_shared_by_target_and_bounded() -> None:
