@@ -360,9 +360,11 @@ class Link:
 
     def _attach(self, handle: int, agreed: Agreed, now_s: float) -> None:
         """The newest transport wins; the one before is told last."""
-        old = agreed.session.link
+        old, before = agreed.session.link, agreed.session.handle
         agreed.session.attach(self, handle, agreed.epoch, agreed.position)
-        if old is not None and old is not self:
+        if old is self:
+            del self._sessions[before]
+        elif old is not None:
             old.release(agreed.session)
 
     def _drop(self, handle: int) -> None:

@@ -87,6 +87,24 @@ def test_a_handle_is_never_used_twice() -> None:
     assert caught.value.code is Code.OUT_OF_PLACE
 
 
+def test_a_session_that_is_resumed_where_it_is_leaves_its_handle() -> None:
+    """A handle stands for one epoch: what comes on the one before is dropped."""
+    pair = Pair(sealed=False)
+    joined = pair.opened()
+    joined.near.open(pair.client)
+    joined.settle()
+    assert (pair.server.epoch, pair.server.handle) == (2, 2)
+    assert (joined.near.sessions, joined.far.sessions) == ([pair.client], [pair.server])
+    joined.far.receive(DATA_HEADER.pack(Kind.DATA, 0, 0, 1, 8 + 3, 0) + b"old", pair.now_s)
+    assert pair.server.into.next == 0
+    assert pair.client.write(b"new") == 3
+    joined.settle()
+    assert pair.server.read(9) == b"new"
+    pair.client.abort(Code.ABORTED, pair.now_s)
+    joined.settle()
+    assert joined.near.over and joined.far.over, "it was the last"
+
+
 def test_a_session_that_is_reset_leaves_the_others_alone() -> None:
     pair = Pair(terms=SMALL)
     joined, sessions = opened(pair, 3)
