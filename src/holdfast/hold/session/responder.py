@@ -133,6 +133,8 @@ class Responder:
         proven = check(mac(opening_key(key or host.nobodys_key), digest), shown)
         if not proven or key is None or session is host.nobody:
             return self._refuse(UNKNOWN)
+        if asked.version not in VERSIONS:
+            return self._refuse(VERSION)
         session.proven(asked.generation)
         session.look(now_s)
         if session.ended:

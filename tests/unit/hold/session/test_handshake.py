@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from simulation.pair import Pair
 
+from holdfast.hold.session import initiator
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Why
 from holdfast.hold.session.states import State
@@ -239,6 +240,15 @@ def test_a_refusal_without_proof_ends_nothing() -> None:
     assert pair.client.state is State.SUSPENDED
     pair.opened()
     assert pair.client.state is State.OPEN
+
+
+def test_a_session_keeps_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    pair.opened().cut()
+    monkeypatch.setattr(initiator, "VERSIONS", (2,))
+    pair.join().settle()
+    assert (pair.client.state, pair.client.why) == (State.LOST, Why.REFUSED)
+    assert pair.server.state is State.SUSPENDED
 
 
 def test_many_sessions_share_a_transport() -> None:
