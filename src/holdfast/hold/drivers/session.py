@@ -108,7 +108,8 @@ class Session:
     @property
     def counters(self) -> SessionCounters:
         """What went through so far."""
-        heart = self.wire.link.heart if self.wire is not None else None
+        wire = self.wire  # asked once: the loop's thread may take it away meanwhile
+        heart = wire.link.heart if wire is not None else None
         trip = heart.trip if heart is not None else RoundTrip()
         out, into = self.core.out, self.core.into
         return SessionCounters(

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from holdfast.hold.drivers.policy import Happened, SessionEvent, now_s
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.options import apply
 from holdfast.hold.race import Address
+from holdfast.hold.session import core
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import Dialer
@@ -226,6 +228,16 @@ def test_a_mistake_of_ours_while_dialling_hangs_nobody(monkeypatch: pytest.Monke
                 await holdfast.connect(server.url, policy=POLICY)
 
     asyncio.run(work())
+
+
+def test_counters_may_be_asked_in_another_thread_than_the_loops() -> None:
+    class Taken(Session):
+        """Its transport is there when it is asked for, and gone when it is asked for again."""
+
+        seen = iter([SimpleNamespace(link=SimpleNamespace(heart=None)), None])
+        wire = property(lambda self: next(self.seen), lambda self, wire: None)  # type: ignore[assignment]
+
+    assert Taken(core.Session(POLICY.terms(), Memory(), 4096)).counters.rtt_s is None
 
 
 def test_an_observer_that_would_wait_for_itself_is_told() -> None:
