@@ -7,8 +7,11 @@
 PyObject *error_class(const char *name)
 {
 	PyObject *errors = PyImport_ImportModule("holdfast.errors");
-	PyObject *found = errors ? PyObject_GetAttrString(errors, name) : NULL;
+	/* Interned: Python's cache of attributes keeps each new string that one is asked for by. */
+	PyObject *key = PyUnicode_InternFromString(name);
+	PyObject *found = errors && key ? PyObject_GetAttr(errors, key) : NULL;
 
+	Py_XDECREF(key);
 	Py_XDECREF(errors);
 	return found;
 }

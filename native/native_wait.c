@@ -66,11 +66,14 @@ int wait_open(struct wait *wait, PyObject *sock, short events)
 /* No deadline was given: the socket's own timeout begins to count now. */
 static int adopt_timeout(struct wait *wait)
 {
+	static PyObject *name;
 	PyObject *timeout;
 	double seconds;
 
 	wait->own = false;
-	timeout = PyObject_CallMethod(wait->sock, "gettimeout", NULL);
+	if (!name)
+		name = PyUnicode_InternFromString("gettimeout");
+	timeout = name ? PyObject_CallMethodNoArgs(wait->sock, name) : NULL;
 	if (!timeout)
 		return -1;
 	seconds = timeout == Py_None ? INFINITY : PyFloat_AsDouble(timeout);
