@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.session.terms import TRANSPORT_BYTES, Terms
@@ -96,6 +97,5 @@ class SessionEvent:
 Observer = Callable[[SessionEvent], object]
 
 
-def now_s() -> float:
-    """The clock of sessions: it never goes back, and goes on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+now_s: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""The clock of sessions: it never goes back, and goes on while the machine sleeps."""

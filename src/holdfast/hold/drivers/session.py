@@ -26,6 +26,7 @@ LEAVING_S = 30.0
 
 CHUNK_BYTES = 1 << 18
 DONE = frozenset({State.CLOSED, State.CLOSING})
+FAILED = (State.RESET, State.LOST, State.RESETTING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,13 @@ class Session:
         """
         one = self.core
         while True:
-            data = one.read(n)
-            if data:
+            if data := one.read(n):
                 if one.ack_now and self.wire is not None:
                     self.wire.flush()
                 return data
             if one.into.ended or n <= 0:
                 return b""
-            if one.state in (State.RESET, State.LOST, State.RESETTING):
+            if one.state in FAILED:
                 raise self.error()
             if self._readable is not None:
                 raise UsageError("another task is receiving on this session; let one task do it")
@@ -217,7 +217,7 @@ class Session:
         """
         one = self.core
         while not one.out.all_confirmed:
-            if one.state in (State.RESET, State.LOST, State.RESETTING):
+            if one.state in FAILED:
                 raise self.error()
             await self._wait_writable(deadline)
 
@@ -243,7 +243,7 @@ class Session:
             if self._done is None:
                 self._done = asyncio.get_running_loop().create_future()
             await _until(self._done, deadline)
-        if self.core.state in (State.RESET, State.LOST, State.RESETTING):
+        if self.core.state in FAILED:
             raise self.error()
 
     async def abort(self, code: int = Code.ABORTED) -> None:

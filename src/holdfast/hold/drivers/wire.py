@@ -27,6 +27,9 @@ LAST_WORDS_S = 5.0
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
 
+SMALL_BYTES = 4096
+"""So much is sooner copied than handed to the kernel in pieces."""
+
 HIGH_BYTES = 1 << 18
 """What may wait in this process for the kernel: enough to keep it busy, little enough for a PING to pass."""
 
@@ -111,8 +114,9 @@ class Wire(asyncio.BufferedProtocol):
         if not self.linked:  # a client speaks first
             self.give_up()
             return
+        now = now_s()
         try:
-            self.link.receive(_ROOM.buffer[:nbytes], now_s())
+            self.link.receive(_ROOM.buffer[:nbytes], now)
         except Violation as error:
             self.error = self.error or error
             # Outrun by another transport is what happens in a race, and nobody's fault.
@@ -161,7 +165,10 @@ class Wire(asyncio.BufferedProtocol):
                 parts = link.pull(HIGH_BYTES, now)
                 if not parts:
                     break
-                transport.writelines(parts)
+                if sum(map(len, parts)) <= SMALL_BYTES:
+                    transport.write(b"".join(parts))
+                else:
+                    transport.writelines(parts)
                 if not link.more:
                     break
         finally:

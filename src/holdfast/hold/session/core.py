@@ -10,7 +10,7 @@ from holdfast.errors import UsageError
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.frames import Buffer
 from holdfast.hold.session.keys import next_key
-from holdfast.hold.session.states import ENDED, Event, State, following
+from holdfast.hold.session.states import ENDED, SAID, Event, State, following
 from holdfast.hold.session.stream import Incoming, Outgoing
 from holdfast.hold.session.terms import ACK_DELAY_S, Memory, Terms
 from holdfast.hold.wire.session_pb2 import Position
@@ -44,7 +44,7 @@ class Session:
         suspended_s: since when nothing does.
         why, code: how it ended: the reason of a loss, the code of a reset.
         ack_now, ack_due_s: an acknowledgement is due, or can wait until then.
-        say_now: RESET or CLOSE is due on this transport.
+        say_now: RESET or CLOSE is due on this transport, by the state.
         peer_frame_bytes: the largest payload of DATA that the peer takes.
         resumes, replayed_bytes: how often it was resumed, and what was sent again for that.
 
@@ -154,7 +154,7 @@ class Session:
 
     def close(self, now_s: float) -> None:
         """End both directions once everything has arrived. What the peer still sends resets the session."""
-        if self.state in ENDED:
+        if self.ended:
             return
         if self.into.held_bytes:
             self.abort(Code.CLOSED_UNREAD, now_s)
@@ -173,7 +173,7 @@ class Session:
             raise UsageError(
                 f"A session cannot be given up with code {code!r}: give one from 0 to {2**32 - 1}."
             )
-        if self.state in ENDED:
+        if self.ended:
             return
         self._to(Event.RESET_HERE)
         self.code = code
@@ -234,7 +234,7 @@ class Session:
             Violation: see :meth:`Incoming.accept`.
         """
         into = self.into
-        if self.state is State.RESETTING or self.state in ENDED:
+        if self.ended or self.state is State.RESETTING:
             return
         new = into.accept(offset, data)
         if self._closing and new:
@@ -251,7 +251,7 @@ class Session:
         Raises:
             Violation: see :meth:`Incoming.finish`.
         """
-        if self.state is State.RESETTING or self.state in ENDED:
+        if self.ended or self.state is State.RESETTING:
             return
         self.into.finish(offset)
         self.ack_now = True
@@ -259,8 +259,7 @@ class Session:
 
     def _conclude(self) -> None:
         """Both directions have ended and arrived, and the application has closed: tell the peer."""
-        ended = self.into.ended and self.out.finished and self.out.all_confirmed
-        if ended and self._closing and self.state is State.OPEN:
+        if self._closing and self.into.ended and self.out.all_confirmed and self.state is State.OPEN:
             self._to(Event.CLOSE_HERE)
 
     def look(self, now_s: float) -> None:
@@ -300,7 +299,7 @@ class Session:
             self.replayed_bytes += max(0, self.out.cursor - upto)
             self.out.rewind(upto)
             self.out.limit = max(self.out.limit, position.limit)
-        self.ack_now = self.say_now = True
+        self.ack_now, self.say_now = True, self.state in SAID
         self._conclude()
 
     def detach(self, link: Link, now_s: float) -> bool:
@@ -308,7 +307,7 @@ class Session:
         if self.link is not link:
             return False
         self.link = None
-        if self.state not in ENDED:
+        if not self.ended:
             self.suspended_s = now_s
             if self.state is not State.OPENING:
                 self._to(Event.DETACHED)
@@ -335,7 +334,7 @@ class Session:
 
     def lost(self, event: Event, why: Why) -> None:
         """The server refused it, or it was kept long enough."""
-        if self.state not in ENDED:
+        if not self.ended:
             self._to(event)
             if self.state is State.LOST:
                 self.why = why
@@ -343,7 +342,7 @@ class Session:
     def _to(self, event: Event) -> None:
         self.state, before = following(self.state, event), self.state
         if self.state is not before:
-            self.say_now = True
+            self.say_now = self.state in SAID
         self.ended = self.state in ENDED
         if self.ended:
             self.suspended_s = None

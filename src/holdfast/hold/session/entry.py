@@ -99,7 +99,7 @@ class Entry:
 
     def _say(self, handle: int, said: Said) -> None:
         for kind, payload in said:
-            self._outbox.put(kind, handle, payload)
+            self._outbox.answer(kind, handle, payload)
 
     def _seal_client(self, secrets: Secrets) -> None:
         if self._channel.sealed and not self.proven:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from struct import Struct
 
 from holdfast.hold.heartbeat import LEAD, Heartbeat, Life, Rhythm
 from holdfast.hold.session.allowance import Allowance
@@ -12,6 +12,8 @@ from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.entry import Entry
 from holdfast.hold.session.frames import (
+    ACK,
+    DATA,
     LARGEST_BYTES,
     OFFSET,
     PAIR,
@@ -30,9 +32,6 @@ from holdfast.hold.session.states import Event, State
 from holdfast.hold.session.terms import HANDSHAKE_S
 from holdfast.hold.wire.heartbeat_pb2 import Ping, Pong
 from holdfast.hold.wire.session_pb2 import GoAway, Reset
-
-MOST_ANSWERS = 4096
-"""How many frames may wait for a peer that asks (PING, HELLO, RESUME) and does not read the answers."""
 
 LEAST_FRAME_BYTES = 16
 SESSION_EVENTS = {
@@ -133,8 +132,6 @@ class Link:
                 self._frame(frame, now_s)
                 if self.over:
                     return
-                if len(self._outbox) > MOST_ANSWERS:
-                    raise Violation(Code.UNHEARD)
         except Violation:
             self._end()
             raise
@@ -145,17 +142,21 @@ class Link:
             self._greet = False
             self._ping(self.heart.ping(now_s))
         # Before any data: credit and acknowledgements must not wait behind it.
+        unconfirmed, talking = False, []
         for handle, session in self._sessions.items():
+            out = session.out
+            unconfirmed = unconfirmed or out.in_flight
+            if handle in self._waiting:
+                continue
             # What is due later anyway goes along with data.
-            due = session.ack_now or (session.ack_due_s is not None and session.out.sendable())
-            if due and handle not in self._waiting:
-                self._outbox.put(Kind.ACK, handle, PAIR.pack(*session.acknowledged()))
+            if session.ack_now or (session.ack_due_s is not None and out.sendable()):
+                self._outbox.put(ACK, handle, PAIR.pack(*session.acknowledged()))
+            if session.say_now or out.cursor != out.last:
+                talking.append((handle, session))
         if self._allowance.short and self._allowance.grant(self._held_bytes):
-            self._outbox.put(Kind.ACK, 0, PAIR.pack(self._allowance.came, self._allowance.limit))
-        unconfirmed = False
-        for handle, session in self._sessions.items():
-            if handle not in self._waiting:
-                room -= self._outbox.put_all(handle, session, room, self._allowance)
+            self._outbox.put(ACK, 0, PAIR.pack(self._allowance.came, self._allowance.limit))
+        for handle, session in talking:
+            room -= self._outbox.put_all(handle, session, room, self._allowance)
             unconfirmed = unconfirmed or session.out.in_flight
         parts = self._outbox.take()
         self.more = room <= 0 and any(session.out.sendable() for session in self._sessions.values())
@@ -218,7 +219,7 @@ class Link:
 
     def _frame(self, frame: Frame, now_s: float) -> None:
         kind, handle, payload, offset, _ = frame
-        if kind <= Kind.REFUSED:
+        if kind < DATA:
             self._shake(kind, handle, payload, now_s)
             return
         if not self.up and not self._waiting:
@@ -229,25 +230,24 @@ class Link:
         if handle in self._waiting:
             self._heard_first(handle, now_s)
         session = self._sessions.get(handle)
-        if kind == Kind.DATA:
+        if kind == DATA:
             self._allowance.arrived(len(payload))
-        if session is not None:
-            self._carry(kind, handle, session, payload, offset, now_s)
+            if session is not None:
+                session.arrived(offset, payload, now_s)
+        elif kind == ACK:
+            if session is not None:
+                session.told(*_unpack(PAIR, payload))
+        elif session is not None:
+            self._carry(kind, handle, session, payload, now_s)
 
     @property
     def _held_bytes(self) -> int:
         """How much waits for applications, of all sessions."""
         return sum(session.into.held_bytes for session in self._sessions.values())
 
-    def _carry(
-        self, kind: int, handle: int, session: Session, payload: Buffer, offset: int, now_s: float
-    ) -> None:
-        """A frame of a session that this transport carries."""
-        if kind == Kind.DATA:
-            session.arrived(offset, payload, now_s)
-        elif kind == Kind.ACK:
-            session.told(*_unpack(PAIR, payload))
-        elif kind == Kind.FIN:
+    def _carry(self, kind: int, handle: int, session: Session, payload: Buffer, now_s: float) -> None:
+        """A frame of a session that this transport carries, and which is rarer than DATA and ACK."""
+        if kind == Kind.FIN:
             session.fin_arrived(_unpack(OFFSET, payload)[0])
         elif kind in (Kind.PING, Kind.PONG):
             self._beat(kind, session, payload, now_s)
@@ -256,7 +256,7 @@ class Link:
             code = parsed(Reset, payload).code if known is Kind.RESET else None
             session.event(SESSION_EVENTS[known], code)
             if known in ANSWERS:
-                self._outbox.put(ANSWERS[known], handle, b"")
+                self._outbox.answer(ANSWERS[known], handle, b"")
             if session.ended:
                 self._drop(handle)
 
@@ -284,7 +284,7 @@ class Link:
         if session is not None:
             pong.next, pong.limit = session.acknowledged()
         handle = session.handle if session is not None else 0
-        self._outbox.put(Kind.PONG, handle, pong.SerializeToString())
+        self._outbox.answer(Kind.PONG, handle, pong.SerializeToString())
 
     def _ping(self, ping: Ping) -> None:
         handle = 0
@@ -387,7 +387,8 @@ class Link:
         self._on_over()
 
 
-def _unpack(form: Struct, payload: Buffer) -> tuple[int, ...]:
-    if len(payload) != form.size:
-        raise Violation(Code.MALFORMED, f"{len(payload)} bytes")
-    return form.unpack(payload)
+def _unpack(form: struct.Struct, payload: Buffer) -> tuple[int, ...]:
+    try:
+        return form.unpack(payload)
+    except struct.error:
+        raise Violation(Code.MALFORMED, f"{len(payload)} bytes") from None

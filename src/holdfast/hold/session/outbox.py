@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from holdfast.hold.session.allowance import Allowance
+from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.frames import DATA_HEADER, HEADER, OFFSET, Buffer, Kind
 from holdfast.hold.session.keys import Seal
 from holdfast.hold.session.states import State
 from holdfast.hold.wire.session_pb2 import Reset
+
+MOST_ANSWERS = 4096
+"""How many frames may wait for a peer that asks (PING, HELLO, RESUME) and does not read the answers."""
 
 
 class Outbox:
@@ -24,8 +28,15 @@ class Outbox:
         self._frames: list[Buffer] = []
         self.seal: Seal | None = None
 
-    def __len__(self) -> int:
-        return len(self._frames)
+    def answer(self, kind: int, handle: int, payload: bytes) -> None:
+        """One frame that the peer has asked for.
+
+        Raises:
+            Violation: it asks and does not read the answers.
+        """
+        if len(self._frames) >= MOST_ANSWERS:
+            raise Violation(Code.UNHEARD)
+        self.put(kind, handle, payload)
 
     def put(self, kind: int, handle: int, payload: bytes) -> None:
         """One frame."""
@@ -53,18 +64,16 @@ class Outbox:
                 self.put(Kind.RESET, handle, Reset(code=session.code or 0).SerializeToString())
             return 0
         out, sent = session.out, 0
-        if out.cursor == out.last and not session.say_now:
-            return 0
         largest = min(session.terms.frame_bytes, session.peer_frame_bytes)
-        room = min(room, allowance.left)
-        while sent < room and (size := min(out.sendable(), largest, room - sent)):
-            offset = out.cursor
+        room = min(room, allowance.left, out.sendable())
+        while sent < room:
+            offset, size = out.cursor, min(largest, room - sent)
             self.put_data(handle, offset, out.take(size), size)
             sent += size
         allowance.went += sent
         if out.fin_due:
             self.put(Kind.FIN, handle, OFFSET.pack(out.take_fin()))
-        if session.state is State.CLOSING and session.say_now:
+        if session.say_now:
             session.say_now = False
             self.put(Kind.CLOSE, handle, b"")
         return sent

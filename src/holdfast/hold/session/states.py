@@ -52,6 +52,9 @@ class Event(Told):
 
 ENDED = frozenset({State.CLOSED, State.RESET, State.LOST})
 
+SAID = frozenset({State.CLOSING, State.RESETTING})
+"""What the peer is told of, on each transport, until it confirms."""
+
 # Rule: every change of a session's state is in this table, and nothing else may happen.
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.OPENING, Event.ATTACHED): State.OPEN,

@@ -117,8 +117,6 @@ class Outgoing:
         """The next bytes to go out, at most so many and never more than :meth:`sendable`, as pieces."""
         wanted = min(most, self.sendable())
         pieces: list[Buffer] = []
-        if wanted and self._at == len(self._chunks):
-            self._freeze()
         while wanted > 0:
             if self._at == len(self._chunks):
                 self._freeze()
