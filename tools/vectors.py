@@ -77,7 +77,7 @@ class Conversation:
             "server_private_key": self._entropy["server"].private_key.hex(),
             "flights": self._flights,
         })  # fmt: skip
-        self.forth("CONFIRM")
+        self.forth("CONFIRM and what else is due")
         self.back("ACK and what else is due")
 
     def forth(self, what: str) -> None:
@@ -122,6 +122,7 @@ def life(mode: str, binding: bytes = b"") -> dict[str, object]:
     one.forth("DATA 'hello'")
     one.cut()
     one.client.write(b" again")
+    one.client.ask()
     one.join("RESUME and PROOF")
     second = one.client.key
     assert one.met[0].read(100) == b"hello again" and first is not None and second is not None

@@ -118,6 +118,16 @@ def test_everything_sent_is_confirmed_in_the_end(both: Both) -> None:
     assert both.near.confirmed_bytes == 1000
 
 
+def test_flushing_waits_for_no_delayed_acknowledgement(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the delay this long only a PING would tell, half a second later."""
+    monkeypatch.setattr("holdfast.hold.session.core.ACK_DELAY_S", 60.0)
+    monkeypatch.setattr("holdfast.hold.drivers.wire.ACK_DELAY_S", 60.0)
+    deadline = time.monotonic() + 3
+    for _ in range(20):
+        both.near.send(b"record")
+        both.near.flush(deadline=deadline)
+
+
 def test_closing_both_ends(both: Both) -> None:
     with pytest.raises(DeadlineExceeded):
         both.near.close(deadline=time.monotonic() + SHORT_S)  # the far end has not ended its direction

@@ -35,6 +35,10 @@ class Machine(RuleBasedStateMachine):
             took = sender.write(data)
             self.written[way] += data[:took]
 
+    @rule(way=st.sampled_from(("there", "back")))
+    def ask(self, way: str) -> None:
+        self.ends(way)[0].ask()
+
     @rule(way=st.sampled_from(("there", "back")), most=st.integers(1, 1500))
     def take(self, way: str, most: int) -> None:
         _, receiver = self.ends(way)

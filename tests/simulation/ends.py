@@ -93,6 +93,8 @@ class End:
         if self.written < len(self.outgoing):
             wanted = self.outgoing[self.written : self.written + chance.randint(1, 300)]
             self.written += session.write(wanted)
+        if chance.random() < 0.1:
+            session.ask()
         if self.written == len(self.outgoing):
             session.finish()
         if chance.random() < 0.8:

@@ -219,6 +219,9 @@ class Session:
         while not one.out.all_confirmed:
             if one.state in FAILED:
                 raise self.error()
+            one.ask()
+            if self.wire is not None:
+                self.wire.flush()
             await self._wait_writable(deadline)
 
     async def send_eof(self) -> None:

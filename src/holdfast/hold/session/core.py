@@ -44,6 +44,7 @@ class Session:
         suspended_s: since when nothing does.
         why, code: how it ended: the reason of a loss, the code of a reset.
         ack_now, ack_due_s: an acknowledgement is due, or can wait until then.
+        ask_due: the peer is to be asked for one, behind what is still to be sent.
         say_now: RESET or CLOSE is due on this transport, by the state.
         peer_frame_bytes: the largest payload of DATA that the peer takes.
         resumes, replayed_bytes: how often it was resumed, and what was sent again for that.
@@ -56,12 +57,14 @@ class Session:
 
     __slots__ = (
         "_acked",
+        "_asked",
         "_closing",
         "_memory",
         "_offered",
         "_sharing",
         "ack_due_s",
         "ack_now",
+        "ask_due",
         "code",
         "ended",
         "epoch",
@@ -96,6 +99,7 @@ class Session:
         self.out, self.into = Outgoing(), Incoming()
         self.into.limit = window
         self._acked = 0  # the last `next` that the peer was told
+        self._asked, self.ask_due = 0, False  # up to where it was asked what it has
         self.ack_due_s: float | None = None
         self.ack_now = self.say_now = False
         self._closing = False
@@ -216,8 +220,13 @@ class Session:
         self.ack_due_s, self.ack_now = None, False
         return self.into.next, self.into.limit
 
-    def told(self, upto: int, limit: int) -> None:
-        """The peer has everything below ``upto`` and allows up to ``limit``.
+    def ask(self) -> None:
+        """Have the peer say at once, and not when it suits, that it has all that was written so far."""
+        if self.out.end > max(self._asked, self.out.first):
+            self._asked, self.ask_due = self.out.end, True
+
+    def told(self, upto: int, limit: int, ask: bool = False) -> None:
+        """The peer has everything below ``upto``, allows up to ``limit``, and may want to know the same.
 
         Raises:
             Violation: it cannot have that.
@@ -225,6 +234,8 @@ class Session:
         self.out.confirm(upto)
         if limit > self.out.limit:
             self.out.limit = limit
+        if ask:
+            self.ack_now = True
         self._conclude()
 
     def arrived(self, offset: int, data: Buffer, now_s: float) -> None:
@@ -299,6 +310,7 @@ class Session:
             self.replayed_bytes += max(0, self.out.cursor - upto)
             self.out.rewind(upto)
             self.out.limit = max(self.out.limit, position.limit)
+            self.ask_due = self._asked > self.out.first
         self.ack_now, self.say_now = True, self.state in SAID
         self._conclude()
 

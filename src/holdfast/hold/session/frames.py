@@ -23,6 +23,9 @@ OFFSET = Struct("!Q")
 PAIR = Struct("!QQ")
 """The payload of an ACK: next offset wanted, limit."""
 
+ASK = 1
+"""A flag of ACK: acknowledge at once."""
+
 UNPROVEN_BYTES = 4096
 """The largest payload that is taken from somebody who has proven nothing."""
 
@@ -71,7 +74,7 @@ class Frame(NamedTuple):
         handle: which session of the transport; 0 is the transport itself.
         payload: without header, opened, and of DATA without the offset.
         offset: where the payload of DATA belongs in the stream.
-        flags: as received; none has a meaning yet.
+        flags: as received; of ACK, see :data:`ASK`.
     """
 
     kind: int

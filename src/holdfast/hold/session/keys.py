@@ -150,9 +150,9 @@ class Seal:
         self._number += 1
         return (self._number - 1).to_bytes(12, "big")
 
-    def close(self, kind: int, handle: int, payload: Buffer) -> bytes:
+    def close(self, kind: int, handle: int, payload: Buffer, flags: int = 0) -> bytes:
         """A whole frame with its payload sealed."""
-        head = header(kind, handle, len(payload) + TAG_BYTES)
+        head = header(kind, handle, len(payload) + TAG_BYTES, flags)
         return head + self._cipher.encrypt(self._nonce(), payload, head)
 
     def open(self, head: bytes, payload: Buffer) -> bytes:

@@ -13,6 +13,7 @@ from holdfast.hold.session.core import Session
 from holdfast.hold.session.entry import Entry
 from holdfast.hold.session.frames import (
     ACK,
+    ASK,
     DATA,
     LARGEST_BYTES,
     OFFSET,
@@ -148,10 +149,10 @@ class Link:
             unconfirmed = unconfirmed or out.in_flight
             if handle in self._waiting:
                 continue
-            # What is due later anyway goes along with data.
+            # What is due later anyway goes along with data, so that a reply confirms what it replies to.
             if session.ack_now or (session.ack_due_s is not None and out.sendable()):
                 self._outbox.put(ACK, handle, PAIR.pack(*session.acknowledged()))
-            if session.say_now or out.cursor != out.last:
+            if out.cursor != out.last or session.say_now or session.ask_due:
                 talking.append((handle, session))
         if self._allowance.short and self._allowance.grant(self._held_bytes):
             self._outbox.put(ACK, 0, PAIR.pack(self._allowance.came, self._allowance.limit))
@@ -218,7 +219,7 @@ class Link:
     # ---- frames in
 
     def _frame(self, frame: Frame, now_s: float) -> None:
-        kind, handle, payload, offset, _ = frame
+        kind, handle, payload, offset, flags = frame
         if kind < DATA:
             self._shake(kind, handle, payload, now_s)
             return
@@ -236,7 +237,8 @@ class Link:
                 session.arrived(offset, payload, now_s)
         elif kind == ACK:
             if session is not None:
-                session.told(*_unpack(PAIR, payload))
+                upto, limit = _unpack(PAIR, payload)
+                session.told(upto, limit, bool(flags & ASK))
         elif session is not None:
             self._carry(kind, handle, session, payload, now_s)
 

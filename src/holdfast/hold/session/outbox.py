@@ -6,7 +6,7 @@ from __future__ import annotations
 from holdfast.hold.session.allowance import Allowance
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
-from holdfast.hold.session.frames import DATA_HEADER, HEADER, OFFSET, Buffer, Kind
+from holdfast.hold.session.frames import ACK, ASK, DATA_HEADER, HEADER, OFFSET, PAIR, Buffer, Kind
 from holdfast.hold.session.keys import Seal
 from holdfast.hold.session.states import State
 from holdfast.hold.wire.session_pb2 import Reset
@@ -38,12 +38,12 @@ class Outbox:
             raise Violation(Code.UNHEARD)
         self.put(kind, handle, payload)
 
-    def put(self, kind: int, handle: int, payload: bytes) -> None:
+    def put(self, kind: int, handle: int, payload: bytes, flags: int = 0) -> None:
         """One frame."""
         if self.seal is not None:
-            self._frames.append(self.seal.close(kind, handle, payload))
+            self._frames.append(self.seal.close(kind, handle, payload, flags))
         else:
-            self._frames.append(HEADER.pack(kind, 0, 0, handle, len(payload)) + payload)
+            self._frames.append(HEADER.pack(kind, flags, 0, handle, len(payload)) + payload)
 
     def put_data(self, handle: int, offset: int, pieces: list[Buffer], size: int) -> None:
         """One frame of DATA. Unsealed, what the application gave is not copied."""
@@ -71,6 +71,9 @@ class Outbox:
             self.put_data(handle, offset, out.take(size), size)
             sent += size
         allowance.went += sent
+        if session.ask_due and out.cursor >= out.end:
+            session.ask_due = False
+            self.put(ACK, handle, PAIR.pack(*session.acknowledged()), ASK)
         if out.fin_due:
             self.put(Kind.FIN, handle, OFFSET.pack(out.take_fin()))
         if session.say_now:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 L = b"holdfast session 1 "
 HELLO, WELCOME, RESUME, RESUME_OK, PROOF, CONFIRM, REFUSED = range(1, 8)
+ASK = 1
 DATA, FIN, ACK, RESET, RESET_OK, CLOSE, CLOSE_OK = range(16, 23)
 PING, PONG, GOAWAY = 32, 33, 34
 UNKNOWN = 1
@@ -75,6 +76,8 @@ class End:
     limit: int = 0
     fin: int | None = None
     closed: bool = False
+    asks: bool = False
+    answered: int = 0
 
 
 @dataclass
@@ -120,7 +123,7 @@ class Follower:
                     payload = cipher.decrypt(numbers[who].to_bytes(12, "big"), payload, head)
                     numbers[who] += 1
                 if kind > REFUSED:
-                    self._frame(who, kind, handle, payload)
+                    self._frame(who, kind, head[1], handle, payload)
                     continue
                 message = fields(payload)
                 plain = struct.pack(">BBHII", kind, 0, 0, 0, len(payload)) + payload
@@ -152,7 +155,7 @@ class Follower:
                         self.keys.append(expand(master, L + b"session " + t))
         assert proofs == (2 if self.refused else 3)
 
-    def _frame(self, who: str, kind: int, handle: int, payload: bytes) -> None:
+    def _frame(self, who: str, kind: int, flags: int, handle: int, payload: bytes) -> None:
         me, peer = self.ends[who], self.ends["server" if who == "client" else "client"]
         if kind == DATA:
             (offset,) = struct.unpack(">Q", payload[:8])
@@ -167,6 +170,9 @@ class Follower:
         elif kind in (ACK, PING, PONG):
             if kind == ACK:
                 upto, limit = struct.unpack(">QQ", payload)
+                me.asks = me.asks or bool(flags & ASK)
+                if peer.asks and not flags & ASK and upto == len(peer.said):
+                    peer.asks, peer.answered = False, peer.answered + 1
             else:
                 upto, limit = fields(payload).get(2, 0), fields(payload).get(3, 0)
             if handle:

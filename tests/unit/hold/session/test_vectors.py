@@ -56,6 +56,7 @@ def test_another_implementation_finds_the_same(told: dict[str, Any]) -> None:
     assert client.said == b"hello again" and client.confirmed == len(client.said) + 1
     assert server.said == b"" and server.confirmed == 1
     assert client.closed and server.closed
+    assert client.answered == 1 and not client.asks
 
 
 def test_another_implementation_notices_what_was_changed() -> None:
