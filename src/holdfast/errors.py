@@ -253,6 +253,13 @@ class SessionLost(ConnectionLost):
         return {name: getattr(self, name) for name in names}
 
 
+class NotTrusted(HoldfastError, ConnectionError):
+    """What answered is not the peer that was asked for; the same attempt would end alike for ever.
+
+    Raised where a session is opened. One that is open goes on dialling: what is in the way may go again.
+    """
+
+
 class Truncated(Gathered, EOFError):
     """The stream ended inside what was asked for.
 

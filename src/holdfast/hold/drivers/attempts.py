@@ -10,13 +10,15 @@ from collections.abc import Callable
 from itertools import cycle
 from math import inf
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotTrusted
 from holdfast.hold.drivers.policy import SessionPolicy, now_s
 from holdfast.hold.drivers.wire import Wire
 from holdfast.hold.race import Address, Race
 from holdfast.hold.session import core
+from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.handshake import Channel
 from holdfast.hold.session.link import Link
+from holdfast.hold.session.states import State
 from holdfast.hold.transports.dial import Dialer
 
 REDIAL_S, MOST_AT_ONCE = 0.5, 6
@@ -69,12 +71,14 @@ class Attempts:
         """Make a new transport carry the session: every address in a race, handshakes included.
 
         Raises:
+            NotTrusted: none did, and at one address another than the server answered.
             OSError, HoldfastError: none did.
         """
         addresses = await self._dialer.addresses(self._policy.handshake_s)
         race, again = Race(addresses), cycle(addresses)
         running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
+        untrusted: NotTrusted | None = None
         self._reached_s = -inf
         try:
             while not self._ended():
@@ -82,7 +86,7 @@ class Attempts:
                     running.add(attempt := asyncio.create_task(self._try(address)))
                     attempt.add_done_callback(_seen)
                 if not running:
-                    raise losses[-1] if losses else NotCarried("no address to dial")
+                    raise untrusted or (losses[-1] if losses else NotCarried("no address to dial"))
                 wait_s = race.wait_s(time.monotonic())
                 done, running = await asyncio.wait(
                     running,
@@ -94,8 +98,11 @@ class Attempts:
                     if error is None:
                         return
                     losses.append(error)
+                    untrusted = error if isinstance(error, NotTrusted) else untrusted
                     race.lost(error if isinstance(error, OSError) else OSError(str(error)))
                 silent = time.monotonic() >= self._reached_s + PATIENCE_S
+                if untrusted is not None and self._session.state is State.OPENING:
+                    continue  # only what is under way may still make a difference
                 if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
                     race = Race([next(again)])
@@ -167,6 +174,23 @@ def _reason(wire: Wire) -> Exception:
     denied = wire.link.denied
     if denied is not None:
         return NotCarried("the server refused the session", denied.retry_after_s)
-    if isinstance(wire.error, Exception):
-        return wire.error
+    error = wire.error
+    if isinstance(error, Violation) and error.code is not Code.SUPERSEDED and not wire.link.up:
+        return _stranger(error)
+    if isinstance(error, Exception):
+        return error
     return NotCarried("the transport ended, or its time was up, before the handshake did")
+
+
+def _stranger(error: Violation) -> NotTrusted:
+    """What answered in a handshake cannot be the server."""
+    if error.code is Code.BAD_PROOF:
+        why = (
+            "The server does not show that it has this key: give both ends the same psk=, or none; "
+            "if they have it, somebody between them ends TLS."
+        )
+    else:
+        why = f"What answers there speaks not the session protocol: check the address. {error}"
+    found = NotTrusted(why)
+    found.__cause__ = error
+    return found

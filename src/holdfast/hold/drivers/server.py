@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import Any, Self
 
-from holdfast.errors import DeadlineExceeded, SessionLost, UsageError
+from holdfast.errors import DeadlineExceeded, NotTrusted, SessionLost, UsageError
 from holdfast.hold.drivers.listener import Listener, bound
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
@@ -27,7 +27,7 @@ from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import own_users
 from holdfast.hold.transports.target import Target
-from holdfast.hold.transports.trust import NotTrusted, channel, check_creds, check_plain, key_of, server_tls
+from holdfast.hold.transports.trust import channel, check_creds, check_plain, key_of, server_tls
 
 Handle = Callable[[Session], Awaitable[None]]
 LOOK_S = 0.25
