@@ -130,7 +130,9 @@ class Keeper:
         if wire.gone and wire in self._attempts.wires:
             self._attempts.wires.remove(wire)
         if session.core.state is not State.OPENING and not self._opened.done():
-            if session.core.state is State.LOST:
+            if session.core.why is Why.STRANGER:
+                self._opened.set_exception(NotTrusted(f"Not opened: {Why.STRANGER}."))
+            elif session.core.state is State.LOST:
                 self._opened.set_exception(session.error())
             else:
                 self._opened.set_result(None)

@@ -10,7 +10,7 @@ from holdfast.errors import UsageError
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.terms import Memory, Terms
-from holdfast.hold.wire.session_pb2 import Welcome
+from holdfast.hold.wire.session_pb2 import Refusal, Welcome
 
 REMEMBERED = 4096
 """How many ended sessions are remembered, so that a client that resumes one learns how it ended."""
@@ -24,6 +24,7 @@ class Host:
         terms: what it offers.
         memory: what all sessions may buffer.
         draining: no new sessions; those that are there go on.
+        refuses: why whoever asks is refused, whatever he asks for; None: nobody is.
         half_open: transports whose first handshake is under way.
         nobody, nobodys_key: a session that no client has, checked where one is asked for that is unknown.
 
@@ -51,6 +52,7 @@ class Host:
         self.nobody.key = self.nobodys_key
         self.most_sessions, self.most_half_open = most_sessions, most_half_open
         self.draining = False
+        self.refuses: Refusal | None = None
         self.retry_after_ms = 1000
         self.half_open = 0
         self._sessions: dict[bytes, Session] = {}

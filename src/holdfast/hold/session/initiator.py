@@ -35,6 +35,7 @@ from holdfast.hold.wire.session_pb2 import (
     DRAINING,
     EXPIRED,
     GAP,
+    STRANGER,
     UNKNOWN,
     Hello,
     Refused,
@@ -43,7 +44,12 @@ from holdfast.hold.wire.session_pb2 import (
     Welcome,
 )
 
-REASONS: dict[int, Why] = {EXPIRED: Why.EXPIRED, GAP: Why.GAP, UNKNOWN: Why.UNKNOWN}
+REASONS: dict[int, Why] = {
+    EXPIRED: Why.EXPIRED,
+    GAP: Why.GAP,
+    STRANGER: Why.STRANGER,
+    UNKNOWN: Why.UNKNOWN,
+}
 
 OTHER_KEY = (
     "of a refusal: give both ends the same psk, or none; if they have it, somebody between them ends TLS"

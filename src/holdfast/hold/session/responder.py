@@ -87,6 +87,8 @@ class Responder:
         if self._step == "server was asked":
             shown = proof_of(payload)
             digest, self._digest = self._digest, self._transcript.add(kind, payload)
+            if self._host.refuses is not None:
+                return self._refuse(self._host.refuses)
             if isinstance(self._asked, Hello):
                 return self._hello(self._asked, shown, digest)
             assert self._asked is not None  # the step says so

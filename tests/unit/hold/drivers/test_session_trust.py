@@ -19,9 +19,10 @@ from conformance.drivers import Certificate
 import holdfast
 from holdfast import NotTrusted, Session, SessionLost, SessionPolicy
 from holdfast.hold.drivers.policy import Happened, SessionEvent
+from holdfast.hold.drivers.server import MOST_STRANGERS
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.race import Address
-from holdfast.hold.transports.dial import Dialer
+from holdfast.hold.transports.dial import Dialer, own_users
 from holdfast.hold.transports.target import Target
 from holdfast.policy import Backoff
 
@@ -99,6 +100,37 @@ def test_a_server_of_another_user_is_told_at_once(tmp_path: Path) -> None:
             await holdfast.connect(url, policy=POLICY, peers={os.geteuid() + 1})
 
     assert "peers=" in refused(work)
+
+
+def test_a_client_of_another_user_is_told_at_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        url = f"unix://{tmp_path}/s.sock"
+        async with holdfast.serve(echo, url, policy=POLICY, peers={os.geteuid() + 1}):
+            await holdfast.connect(url, policy=POLICY)
+
+    assert "does not serve processes of this user" in refused(work)
+
+
+def test_strangers_take_nobodys_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connect and say nothing, they are few, and who is served gets in."""
+
+    async def work() -> None:
+        url, users = f"unix://{tmp_path}/s.sock", {os.geteuid() + 1}
+        async with holdfast.serve(echo, url, policy=POLICY, peers=users, most_half_open=2) as server:
+            strangers = [await asyncio.open_unix_connection(f"{tmp_path}/s.sock") for _ in range(40)]
+            ends = [asyncio.create_task(reader.read()) for reader, _ in strangers]
+            async with asyncio.timeout(5):
+                while sum(end.done() for end in ends) < 40 - MOST_STRANGERS:
+                    await asyncio.sleep(0.01)
+            monkeypatch.setattr(server, "_peers", own_users())
+            async with holdfast.connect(url, policy=POLICY) as session:
+                await session.send_eof()
+            assert server._strangers.half_open == MOST_STRANGERS
+            for _, writer in strangers:
+                writer.close()
+            await asyncio.gather(*ends)
+
+    asyncio.run(work())
 
 
 def test_what_speaks_another_protocol_is_told_at_once() -> None:
