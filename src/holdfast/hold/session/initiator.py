@@ -161,8 +161,8 @@ class Initiator:
     def _obey(self, denied: Denied) -> None:
         """What a refusal means for the session."""
         session = self.session
-        if session.state is State.OPENING and session.key is not None:
-            # We never heard that the server had it, so nothing was sent: it may begin anew.
+        if session.state is State.OPENING and session.key is not None and denied.reason == UNKNOWN:
+            # The server never had it. For any other reason it may have, and its handler may have run.
             session.key, session.generation, session.id, session.instance_id = None, 0, b"", b""
         elif denied.reason not in (BUSY, DRAINING) or denied.restarted:
             if denied.next is not None and session.out.could_resume(max(denied.next, session.out.first)):
