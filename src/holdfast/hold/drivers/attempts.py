@@ -145,7 +145,7 @@ class Attempts:
             wire.abort()
             raise _reason(wire)
         self.wires.append(wire)
-        wire.link.open(one)
+        wire.link.open(one, now_s())
         wire.flush()
         try:
             while one.link is not wire.link:

@@ -26,13 +26,14 @@ class Host:
         draining: no new sessions; those that are there go on.
         refuses: why whoever asks is refused, whatever he asks for; None: nobody is.
         half_open: transports whose first handshake is under way.
+        later: handshakes that are under way on transports that are up.
         nobody, nobodys_key: a session that no client has, checked where one is asked for that is unknown.
 
     Args:
         terms: what it offers.
         memory: shared with whatever else holds sessions in this process.
         entropy: 48 random octets.
-        most_sessions, most_half_open: bounds.
+        most_sessions, most_half_open: bounds; the second holds for ``later`` by itself.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Host:
         self.draining = False
         self.refuses: Refusal | None = None
         self.retry_after_ms = 1000
-        self.half_open = 0
+        self.half_open = self.later = 0
         self._sessions: dict[bytes, Session] = {}
         self._ended: OrderedDict[bytes, Session] = OrderedDict()
 

@@ -285,7 +285,7 @@ def test_many_sessions_share_a_transport() -> None:
     joined = pair.opened()
     others = [pair.session() for _ in range(5)]
     for other in others:
-        joined.near.open(other)
+        joined.near.open(other, pair.now_s)
     joined.settle()
     assert len(pair.met) == 6
     for number, other in enumerate(others):
@@ -296,6 +296,6 @@ def test_many_sessions_share_a_transport() -> None:
     joined.cut()
     again = pair.join()
     for other in others:
-        again.near.open(other)
+        again.near.open(other, pair.now_s)
     again.settle()
     assert {session.state for session in pair.met} == {State.OPEN}

@@ -21,7 +21,7 @@ def opened(pair: Pair, count: int) -> tuple[Joined, list[Session]]:
     """A transport with so many sessions."""
     joined, sessions = Joined(pair, None), [pair.session(SMALL) for _ in range(count)]
     for session in sessions:
-        joined.near.open(session)
+        joined.near.open(session, pair.now_s)
     joined.settle()
     return joined, sessions
 
@@ -91,7 +91,7 @@ def test_a_session_that_is_resumed_where_it_is_leaves_its_handle() -> None:
     """A handle stands for one epoch: what comes on the one before is dropped."""
     pair = Pair(sealed=False)
     joined = pair.opened()
-    joined.near.open(pair.client)
+    joined.near.open(pair.client, pair.now_s)
     joined.settle()
     assert (pair.server.epoch, pair.server.handle) == (2, 2)
     assert (joined.near.sessions, joined.far.sessions) == ([pair.client], [pair.server])
