@@ -60,7 +60,7 @@ class Shared:
             TERMS, transport_bytes=chance.randint(600, 6000), frame_bytes=chance.choice((64, 512))
         )
         self.pair = Pair(seed, sealed=chance.random() < 0.5, terms=terms)
-        self.most_waiting = terms.transport_bytes
+        self.most_waiting = terms.credit_bytes
         count = chance.randint(2, 5)
         self.sessions = [self.pair.session(terms) for _ in range(count)]
         self.near: dict[int, Way] = {}

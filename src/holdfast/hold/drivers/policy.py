@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from holdfast.hold.heartbeat import Rhythm
-from holdfast.hold.session.terms import TRANSPORT_BYTES, Terms
+from holdfast.hold.session.terms import Terms
 from holdfast.policy import DEFAULT_PROFILE, Backoff, Profile, RetryBudget, SocketPolicy
 
 NOTSENT_BYTES = 1 << 19
@@ -55,10 +55,7 @@ class SessionPolicy:
         """What goes on the wire of it."""
         beat_s = self.profile.heartbeat_s
         rhythm = self.rhythm or Rhythm(can_s=beat_s / 4, want_s=beat_s)
-        transport_bytes = max(TRANSPORT_BYTES, self.window_bytes)
-        return Terms(
-            self.window_bytes, self.frame_bytes, self.keep_s, self.handshake_s, rhythm, transport_bytes
-        )
+        return Terms(self.window_bytes, self.frame_bytes, self.keep_s, self.handshake_s, rhythm)
 
 
 class Happened(StrEnum):

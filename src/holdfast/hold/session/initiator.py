@@ -95,13 +95,13 @@ class Initiator:
             asked: Hello | Resume = Resume(
                 version=VERSIONS[-1], nonce=self._nonce, public_key=public, session_id=session.id,
                 generation=session.generation, position=session.position(), heartbeat=terms.rhythm.wire(),
-                transport_limit=terms.transport_bytes,
+                transport_limit=terms.credit_bytes,
             )  # fmt: skip
         else:
             wire = terms.wire(session.into.limit, terms.keep_s)
             asked = Hello(
                 versions=VERSIONS, nonce=self._nonce, public_key=public, terms=wire,
-                transport_limit=terms.transport_bytes,
+                transport_limit=terms.credit_bytes,
             )  # fmt: skip
         kind, payload = (Kind.RESUME if self._resuming else Kind.HELLO), asked.SerializeToString()
         digest = self._transcript.add(kind, payload)

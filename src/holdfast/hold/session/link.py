@@ -346,7 +346,7 @@ class Link:
         if self.up:
             return
         self.up = True
-        self._allowance = Allowance(session.terms.transport_bytes, agreed.transport_limit)
+        self._allowance = Allowance(session.terms.credit_bytes, agreed.transport_limit)
         if self._host is not None:
             self._host.half_open -= 1
         self._parser.largest_bytes = session.terms.frame_bytes + OFFSET.size + TAG_BYTES

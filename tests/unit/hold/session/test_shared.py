@@ -9,10 +9,12 @@ import pytest
 from simulation.pair import TERMS, Joined, Pair
 from simulation.shared import Shared
 
+from holdfast.hold.drivers.policy import SessionPolicy
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.frames import DATA_HEADER, PAIR, Kind, header
 from holdfast.hold.session.states import State
+from holdfast.hold.session.terms import Terms
 
 SMALL = replace(TERMS, transport_bytes=1000)
 
@@ -57,6 +59,17 @@ def test_what_is_taken_is_granted_again_to_whichever_session() -> None:
             if session.ack_now:  # the driver sends on that alone
                 joined.settle()
     assert got == 2700
+
+
+@pytest.mark.parametrize("window_bytes", [4 << 20, 32 << 20])
+def test_a_transport_takes_what_its_largest_session_may(window_bytes: int) -> None:
+    """Unless it was told otherwise: a session's window would be promised in vain."""
+    for terms in (Terms(window_bytes=window_bytes), replace(Terms(), window_bytes=window_bytes),
+                  SessionPolicy(window_bytes=window_bytes).terms()):  # fmt: skip
+        assert terms.credit_bytes == max(16 << 20, window_bytes)
+        pair = Pair(terms=terms)
+        assert pair.opened().near._allowance.limit == terms.credit_bytes
+    assert replace(terms, transport_bytes=1000).credit_bytes == 1000
 
 
 def test_more_than_was_allowed_ends_the_transport() -> None:
