@@ -11,6 +11,7 @@ from holdfast.hold.session.core import Session
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.terms import Memory, Terms
 from holdfast.hold.wire.session_pb2 import Refusal, Welcome
+from holdfast.policy.bounds import whole
 
 REMEMBERED = 4096
 """How many ended sessions are remembered, so that a client that resumes one learns how it ended."""
@@ -47,6 +48,8 @@ class Host:
     ) -> None:
         if len(entropy) != ID_BYTES + KEY_BYTES:
             raise UsageError(f"entropy has {len(entropy)} bytes: give {ID_BYTES + KEY_BYTES}.")
+        whole("most_sessions", most_sessions, 0, 1 << 32, "sessions")
+        whole("most_half_open", most_half_open, 1, 1 << 32, "handshakes")
         self.instance_id, self.nobodys_key = entropy[:ID_BYTES], entropy[ID_BYTES:]
         self.terms, self.memory = terms, memory
         self.nobody = Session(terms, memory, 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.session.frames import LARGEST_BYTES
 from holdfast.hold.wire.session_pb2 import Terms as WireTerms
-from holdfast.policy.bounds import real, whole
+from holdfast.policy.bounds import instance, real, whole
 
 VERSIONS = (1,)
 LEAST_WINDOW_BYTES = 4096
@@ -51,6 +51,7 @@ class Terms:
             whole("transport_bytes", self.transport_bytes, 16, 1 << 40, "bytes")
         real("keep_s", self.keep_s, 0.001, 7 * 86400)
         real("handshake_s", self.handshake_s, 0.001, 300)
+        instance("rhythm", self.rhythm, Rhythm, "such as Rhythm(can_s=10, want_s=30)")
 
     @property
     def credit_bytes(self) -> int:
