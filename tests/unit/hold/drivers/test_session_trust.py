@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from conformance.drivers import Certificate
 
 import holdfast
@@ -37,11 +38,11 @@ async def echo(session: Session) -> None:
         await session.send(data)
 
 
-def refused(work: Callable[[], Awaitable[Any]]) -> str:
+def refused(work: Callable[[], Awaitable[Any]], runner: Callable[..., Any] = asyncio.run) -> str:
     """What it is told that opens this session; it must come long before its deadline of 30 s."""
     begun = time.monotonic()
     with pytest.raises(NotTrusted) as caught:
-        asyncio.run(work())  # type: ignore[arg-type]  # a coroutine function
+        runner(work())
     assert time.monotonic() - begun < 5
     return str(caught.value)
 
@@ -64,8 +65,11 @@ def test_another_key_is_told_at_once(ours: bytes | None, theirs: bytes | None) -
     assert "give both ends the same psk=" in refused(work)
 
 
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize(("host", "trusting"), [("localhost", False), ("127.0.0.1", True)])
-def test_a_certificate_that_does_not_hold_is_told_at_once(tmp_path: Path, host: str, trusting: bool) -> None:
+def test_a_certificate_that_does_not_hold_is_told_at_once(
+    tmp_path: Path, host: str, trusting: bool, runner: Callable[..., Any]
+) -> None:
     """It is signed by nobody whom we know, or made out to another name."""
     certificate = Certificate(tmp_path)
 
@@ -75,7 +79,7 @@ def test_a_certificate_that_does_not_hold_is_told_at_once(tmp_path: Path, host: 
             tls = certificate.client if trusting else None
             await holdfast.connect(url, psk=KEY, policy=POLICY, tls=tls)
 
-    told = refused(work)
+    told = refused(work, runner)
     assert "tls=" in told and ("127.0.0.1" if trusting else "self-signed") in told
 
 
