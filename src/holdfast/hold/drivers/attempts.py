@@ -25,7 +25,9 @@ REDIAL_S, MOST_AT_ONCE = 0.5, 6
 """How long attempts have before another joins them, and how many there are at most."""
 
 PATIENCE_S = 3.0
-"""How long a server that was reached has for its part: more attempts would only make a busy one slower."""
+"""How long a server that was reached has for its part: more attempts would only make a busy one slower. Also
+how long the other addresses have for theirs when one of them has shown that it is not to be trusted.
+"""
 
 
 class NotCarried(HoldfastError):
@@ -78,13 +80,11 @@ class Attempts:
         race, again = Race(addresses), cycle(addresses)
         running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
-        untrusted: NotTrusted | None = None
+        untrusted, verdict_s = None, inf
         self._reached_s = -inf
         try:
             while not self._ended():
-                while (address := race.take(time.monotonic())) is not None:
-                    running.add(attempt := asyncio.create_task(self._try(address)))
-                    attempt.add_done_callback(_seen)
+                running |= self._begun(race)
                 if not running:
                     raise untrusted or (losses[-1] if losses else NotCarried("no address to dial"))
                 wait_s = race.wait_s(time.monotonic())
@@ -98,11 +98,15 @@ class Attempts:
                     if error is None:
                         return
                     losses.append(error)
-                    untrusted = error if isinstance(error, NotTrusted) else untrusted
+                    if isinstance(error, NotTrusted):
+                        untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
                     race.lost(error if isinstance(error, OSError) else OSError(str(error)))
                 silent = time.monotonic() >= self._reached_s + PATIENCE_S
                 if untrusted is not None and self._session.state is State.OPENING:
-                    continue  # only what is under way may still make a difference
+                    # Only what is under way may still make a difference.
+                    if wait_s is None and time.monotonic() >= verdict_s:
+                        raise untrusted
+                    continue
                 if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
                     race = Race([next(again)])
@@ -110,6 +114,14 @@ class Attempts:
         finally:
             for task in running:
                 task.cancel()
+
+    def _begun(self, race: Race) -> set[asyncio.Task[None]]:
+        """Attempts at the addresses that are due."""
+        begun = set()
+        while (address := race.take(time.monotonic())) is not None:
+            begun.add(attempt := asyncio.create_task(self._try(address)))
+            attempt.add_done_callback(_seen)
+        return begun
 
     async def _open(self, address: Address, changed: Callable[[Wire], object]) -> tuple[Wire, Channel]:
         async with asyncio.timeout(self._policy.handshake_s):

@@ -19,6 +19,7 @@ from conformance.drivers import Certificate
 
 import holdfast
 from holdfast import NotTrusted, Session, SessionLost, SessionPolicy
+from holdfast.hold.drivers import attempts
 from holdfast.hold.drivers.policy import Happened, SessionEvent
 from holdfast.hold.drivers.server import MOST_STRANGERS
 from holdfast.hold.heartbeat import Rhythm
@@ -168,6 +169,30 @@ def test_one_address_with_the_right_key_is_enough(monkeypatch: pytest.MonkeyPatc
                 await session.send_eof()
 
     asyncio.run(work())
+
+
+def test_an_address_that_hangs_holds_up_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another that is right may still answer, but has less time for it than a handshake may take."""
+    monkeypatch.setattr(attempts, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(attempts, "REDIAL_S", 0.05)
+    policy = replace(POLICY, handshake_s=20)
+
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", psk=OTHER_KEY, policy=policy) as bad:
+            with (
+                socket.create_server(("127.0.0.1", 0), backlog=0) as silent,
+                socket.create_connection(silent.getsockname()),
+            ):
+                ports = (silent.getsockname()[1], Target.parse(bad.url).port)
+                where = [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+
+                async def addresses(dialer: Dialer, timeout_s: float) -> list[Address]:
+                    return where
+
+                monkeypatch.setattr(Dialer, "addresses", addresses)
+                await holdfast.connect("tcp://two.example:1", psk=KEY, policy=policy)
+
+    assert "psk=" in refused(work)
 
 
 def test_an_open_session_outlives_a_certificate_that_comes_and_goes(tmp_path: Path) -> None:
