@@ -17,7 +17,7 @@ from typing import Any, Self
 import pytest
 
 import holdfast
-from holdfast import BlockingSession, Session, SessionLost, SessionPolicy
+from holdfast import BlockingSession, DeadlineExceeded, Session, SessionLost, SessionPolicy
 from holdfast.hold.heartbeat import Rhythm
 
 POLICY = SessionPolicy(rhythm=Rhythm(0.5, 2), keep_s=5, handshake_s=2)
@@ -180,3 +180,23 @@ def test_what_an_interrupted_call_had_taken_is_unread_when_the_session_is_closed
         assert session._run(lambda: session._take(lambda: session._session.recv(10))) == 1
         with pytest.raises(SessionLost):
             session.close(deadline=time.monotonic() + 5)
+
+
+def test_what_an_error_has_is_not_given_again() -> None:
+    """Only what a signal kept from the caller comes again; the partial of an error was handed over."""
+    asked = threading.Event()
+
+    async def write(session: Session) -> None:
+        await session.send(b"first")
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        await session.send(b"second")
+        await session.recv()
+
+    with session_with(write) as session:
+        with pytest.raises(DeadlineExceeded) as caught:
+            session.recv_exactly(100, deadline=time.monotonic() + 0.2)
+        assert caught.value.partial == b"first"
+        asked.set()
+        assert session.recv_exactly(6, deadline=time.monotonic() + 5) == b"second"
+        assert session.counters.bytes_received == 11
