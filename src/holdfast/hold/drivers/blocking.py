@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
@@ -142,7 +143,18 @@ class BlockingSession:
     def __init__(self, opening: Opening) -> None:
         self._pid = os.getpid()
         self._taken = b""  # what came for a call that has not returned
-        self._session = _LOOP.run(opening.open)
+        opened: list[Session] = []
+
+        async def open_it() -> None:
+            opened.append(await opening.open())
+
+        try:
+            _LOOP.run(open_it)
+        except BaseException as error:
+            for session in opened:  # a signal came between that and here: nobody else would ever end it
+                _LOOP.run(partial(session.__aexit__, type(error), error, None))
+            raise
+        self._session = opened[0]
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         if os.getpid() != self._pid:

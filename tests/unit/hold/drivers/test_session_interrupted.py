@@ -18,6 +18,7 @@ import pytest
 
 import holdfast
 from holdfast import BlockingSession, DeadlineExceeded, Session, SessionLost, SessionPolicy
+from holdfast.hold.drivers.blocking import _LOOP
 from holdfast.hold.heartbeat import Rhythm
 
 POLICY = SessionPolicy(rhythm=Rhythm(0.5, 2), keep_s=5, handshake_s=2)
@@ -200,3 +201,29 @@ def test_what_an_error_has_is_not_given_again() -> None:
         asked.set()
         assert session.recv_exactly(6, deadline=time.monotonic() + 5) == b"second"
         assert session.counters.bytes_received == 11
+
+
+def test_a_session_that_was_opened_for_nobody_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal after the server had it and before the caller did: nobody would ever close it."""
+    ended = threading.Event()
+
+    async def wait(session: Session) -> None:
+        try:
+            await session.recv()
+        finally:
+            ended.set()
+
+    with session_with(wait) as session:
+        run, calls = _LOOP.run, iter([True])
+
+        def late(work: Callable[[], Any]) -> Any:
+            done = run(work)
+            if next(calls, False):
+                raise Interrupted
+            return done
+
+        monkeypatch.setattr(_LOOP, "run", late)
+        dial = holdfast.connect(f"tcp://{session.peer}", policy=POLICY)
+        with pytest.raises(Interrupted):
+            dial.__enter__()
+        assert ended.wait(5)
