@@ -29,6 +29,7 @@ PUBLIC = [
     "KeepAlive",
     "KernelUnavailable",
     "LimitExceeded",
+    "NotTrusted",
     "PROFILES",
     "ReplayRefused",
     "RetryBudget",

@@ -68,7 +68,7 @@ class Conversation:
         """A new transport, with the handshake on it."""
         self._near = Link(self._channel["client"], 0.0)
         self._far = Link(self._channel["server"], 0.0, host=self.host, on_session=self.met.append)
-        self._near.open(self.client)
+        self._near.open(self.client, 0.0)
         self._flights = []
         self.forth(what)
         self.back(f"answer to {what}")

@@ -227,16 +227,15 @@ class SessionLost(ConnectionLost):
         self.confirmed_bytes, self.written_bytes = confirmed_bytes, written_bytes
         self.why, self.code = why, code
         if why:
+            told = f"the peer has confirmed {confirmed_bytes} of {written_bytes} bytes"
+            self.strerror = f"The session with {self.peer or 'its peer'} has ended: {why}; {told}."
+            self.args = (loss.errno, self.strerror)  # what repr() shows
             self.remedy = (
                 "Begin a new session, and ask the peer's application what it has before you repeat the rest.",
             )
 
     def __str__(self) -> str:
-        if not self.why:
-            return super().__str__()
-        told = f"the peer has confirmed {self.confirmed_bytes} of {self.written_bytes} bytes"
-        peer = self.peer or "its peer"
-        return f"The session with {peer} has ended: {self.why}; {told}. {' '.join(self.remedy)}"
+        return f"{self.strerror} {' '.join(self.remedy)}" if self.why else super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         kind, arguments, state = super().__reduce__()
@@ -245,12 +244,20 @@ class SessionLost(ConnectionLost):
     def again(self, sent_bytes: int = 0) -> Self:
         """See :meth:`ConnectionLost.again`."""
         found = super().again(sent_bytes)
-        vars(found).update(self._end())
+        for name, value in self._end().items():
+            setattr(found, name, value)
         return found
 
     def _end(self) -> dict[str, Any]:
-        names = ("confirmed_bytes", "written_bytes", "why", "code", "remedy")
+        names = ("confirmed_bytes", "written_bytes", "why", "code", "remedy", "strerror", "args")
         return {name: getattr(self, name) for name in names}
+
+
+class NotTrusted(HoldfastError, ConnectionError):
+    """What answered is not the peer that was asked for; the same attempt would end alike for ever.
+
+    Raised where a session is opened. One that is open goes on dialling: what is in the way may go again.
+    """
 
 
 class Truncated(Gathered, EOFError):

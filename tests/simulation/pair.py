@@ -34,7 +34,7 @@ class Joined:
         self.far = Link(pair.channel, pair.now_s, host=pair.host, on_session=pair.met.append)
         self.said = [b"", b""]
         if session is not None:
-            self.near.open(session)
+            self.near.open(session, pair.now_s)
 
     def forth(self, most: int | None = None) -> int:
         """Move what the client has to say, at most so many bytes; how many there were."""

@@ -60,7 +60,7 @@ class Shared:
             TERMS, transport_bytes=chance.randint(600, 6000), frame_bytes=chance.choice((64, 512))
         )
         self.pair = Pair(seed, sealed=chance.random() < 0.5, terms=terms)
-        self.most_waiting = terms.transport_bytes
+        self.most_waiting = terms.credit_bytes
         count = chance.randint(2, 5)
         self.sessions = [self.pair.session(terms) for _ in range(count)]
         self.near: dict[int, Way] = {}
@@ -100,7 +100,7 @@ class Shared:
         joined = Joined(self.pair, None)
         self.brought = [sum(one.into.held_bytes for one in ends) for ends in (self.sessions, self.pair.met)]
         for session in self.sessions:
-            joined.near.open(session)
+            joined.near.open(session, self.pair.now_s)
         return joined
 
     def _move(self, joined: Joined, most: int | None) -> bool:
@@ -114,7 +114,7 @@ class Shared:
                 joined.near.denied = None
                 for session in self.sessions:
                     if session.key is None:
-                        joined.near.open(session)
+                        joined.near.open(session, self.pair.now_s)
         except Violation as error:
             if error.code is not Code.SUPERSEDED:
                 raise

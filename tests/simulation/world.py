@@ -94,7 +94,7 @@ class World:
         assert client.session is not None
         client.wires.append(near)
         server.wires.append(far)
-        near.link.open(client.session)
+        near.link.open(client.session, client.clock())
         client.serve(near)
         server.set_timer(far)
         if self.plan.replay_first_flights and self.chance.random() < 0.5:

@@ -96,7 +96,7 @@ def test_a_span_beyond_the_kernels_int_ends_at_its_largest_value() -> None:
         (lambda: Backoff(first_s=0), "first_s is 0: give at least 0.001."),
         (lambda: Backoff(factor=0.5), "factor is 0.5: give at least 1."),
         (lambda: Backoff(first_s=2, cap_s=1), "cap_s is 1: give at least 2."),
-        (lambda: Backoff(cap_s=float("inf")), "cap_s is inf: give a finite number."),
+        (lambda: Backoff(cap_s=float("inf")), "cap_s is inf: give a finite number, at least 0.1."),
         (lambda: Backoff(stable_s=-1), "stable_s is -1: give at least 0."),
         (lambda: Backoff().delay_s(0, 0.5), "attempt is 0: give a whole number from 1"),
         (lambda: Backoff().delay_s(1, 1.0), "chance is 1.0: give a random number in [0, 1)."),
@@ -105,7 +105,10 @@ def test_a_span_beyond_the_kernels_int_ends_at_its_largest_value() -> None:
         (lambda: RetryBudget(window_s=0), "window_s is 0: give at least 0.1."),
         (lambda: RetryPolicy(retries=-1), "retries is -1: "),
         (lambda: RetryPolicy(deadline_s=0), "deadline_s is 0: give at least 0.001."),
-        (lambda: RetryPolicy(per_try_timeout_s="1"), "per_try_timeout_s is '1': give a finite number."),
+        (
+            lambda: RetryPolicy(per_try_timeout_s="1"),
+            "per_try_timeout_s is '1': give a finite number, at least 0.001.",
+        ),
         (
             lambda: RetryPolicy(retry_on=frozenset({"resets"})),
             "retry_on: 'resets' is not a valid RetryOn; the words are reset, connect-failure, "
@@ -119,7 +122,10 @@ def test_a_span_beyond_the_kernels_int_ends_at_its_largest_value() -> None:
             lambda: RetryPolicy(retriable_status_codes=503),
             "retriable_status_codes is 503: give a set of codes, such as {503}.",
         ),
-        (lambda: RetryPolicy(deadline_s=math.nan), "deadline_s is nan: give a finite number."),
+        (
+            lambda: RetryPolicy(deadline_s=math.nan),
+            "deadline_s is nan: give a finite number, at least 0.001.",
+        ),
         (
             lambda: RetryPolicy(retriable_status_codes=frozenset({429})),
             "retriable_status_codes needs 'retriable-status-codes' in retry_on: add it.",

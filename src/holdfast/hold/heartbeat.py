@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from google.protobuf.message import DecodeError
 
+from holdfast.errors import UsageError
 from holdfast.hold.wire.heartbeat_pb2 import Beat, Ping, Pong
 from holdfast.hold.wire.heartbeat_pb2 import Terms as WireTerms
 from holdfast.policy.bounds import real
@@ -28,6 +29,9 @@ EXPECTED_S = 0.5
 
 LONGEST_S = 3600.0
 """The longest interval. A peer that claims a longer one would never be given up; it counts as this."""
+
+LEAST_S = 0.001
+"""The shortest interval: they travel in milliseconds."""
 
 LONGEST_ASKED_S = 60.0
 """The longest interval that a peer is asked to leave between two Pings."""
@@ -63,7 +67,12 @@ class Rhythm:
 
     def __post_init__(self) -> None:
         for name in ("can_s", "want_s", "least_s"):
-            real(name, getattr(self, name), 0, LONGEST_S)
+            value = getattr(self, name)
+            real(name, value, 0, LONGEST_S)
+            if 0 < value < LEAST_S:  # as 0 ms on the wire it would stand for never
+                raise UsageError(
+                    f"{name} is {value!r}: give 0, or from {LEAST_S:g} to at most {LONGEST_S:g}."
+                )
 
     def wire(self) -> bytes:
         """As it travels: a Terms of heartbeat.proto."""

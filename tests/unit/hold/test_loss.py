@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import math
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -165,8 +167,21 @@ def test_the_loss_of_a_session_is_told_again_with_what_was_confirmed() -> None:
     assert (type(again), again.confirmed_bytes, again.sent_bytes, again.loss) == (
         SessionLost, 9, 3, error.loss,
     )  # fmt: skip
-    copy = pickle.loads(pickle.dumps(error))
-    assert (copy.confirmed_bytes, copy.sent_bytes) == (9, 4)
+    unpickled = pickle.loads(pickle.dumps(error))
+    assert (unpickled.confirmed_bytes, unpickled.sent_bytes) == (9, 4)
+
+
+@pytest.mark.parametrize("of", [lambda error: error, lambda error: error.again(), copy.copy,
+                                lambda error: pickle.loads(pickle.dumps(error))],
+                         ids=["itself", "again", "copy", "pickle"])  # fmt: skip
+def test_a_session_that_ended_says_the_same_in_every_way(of: Callable[[SessionLost], SessionLost]) -> None:
+    """Not that this program reset anything: tracebacks, logs and debuggers show another form each."""
+    loss = Loss(errno.ECONNRESET, "unspecified", peer="10.0.0.2:5")
+    error = of(SessionLost(loss, confirmed_bytes=3, written_bytes=9, why="it was gone"))
+    told = "The session with 10.0.0.2:5 has ended: it was gone; the peer has confirmed 3 of 9 bytes."
+    assert repr(error) == f"SessionLost(104, {told!r})"
+    assert (error.strerror, error.explain().sentence) == (told, told)
+    assert str(error).startswith(f"{told} Begin a new session")
 
 
 def test_a_loss_is_logged_once_with_its_facts(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,20 +10,24 @@ from collections.abc import Callable
 from itertools import cycle
 from math import inf
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotTrusted
 from holdfast.hold.drivers.policy import SessionPolicy, now_s
 from holdfast.hold.drivers.wire import Wire
 from holdfast.hold.race import Address, Race
 from holdfast.hold.session import core
+from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.handshake import Channel
 from holdfast.hold.session.link import Link
+from holdfast.hold.session.states import State
 from holdfast.hold.transports.dial import Dialer
 
 REDIAL_S, MOST_AT_ONCE = 0.5, 6
 """How long attempts have before another joins them, and how many there are at most."""
 
 PATIENCE_S = 3.0
-"""How long a server that was reached has for its part: more attempts would only make a busy one slower."""
+"""How long a server that was reached has for its part: more attempts would only make a busy one slower. Also
+how long the other addresses have for theirs when one of them has shown that it is not to be trusted.
+"""
 
 
 class NotCarried(HoldfastError):
@@ -69,20 +73,20 @@ class Attempts:
         """Make a new transport carry the session: every address in a race, handshakes included.
 
         Raises:
+            NotTrusted: none did, and at one address another than the server answered.
             OSError, HoldfastError: none did.
         """
         addresses = await self._dialer.addresses(self._policy.handshake_s)
         race, again = Race(addresses), cycle(addresses)
         running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
+        untrusted, verdict_s = None, inf
         self._reached_s = -inf
         try:
             while not self._ended():
-                while (address := race.take(time.monotonic())) is not None:
-                    running.add(attempt := asyncio.create_task(self._try(address)))
-                    attempt.add_done_callback(_seen)
+                running |= self._begun(race)
                 if not running:
-                    raise losses[-1] if losses else NotCarried("no address to dial")
+                    raise untrusted or (losses[-1] if losses else NotCarried("no address to dial"))
                 wait_s = race.wait_s(time.monotonic())
                 done, running = await asyncio.wait(
                     running,
@@ -94,8 +98,15 @@ class Attempts:
                     if error is None:
                         return
                     losses.append(error)
+                    if isinstance(error, NotTrusted):
+                        untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
                     race.lost(error if isinstance(error, OSError) else OSError(str(error)))
                 silent = time.monotonic() >= self._reached_s + PATIENCE_S
+                if untrusted is not None and self._session.state is State.OPENING:
+                    # Only what is under way may still make a difference.
+                    if wait_s is None and time.monotonic() >= verdict_s:
+                        raise untrusted
+                    continue
                 if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
                     race = Race([next(again)])
@@ -103,6 +114,14 @@ class Attempts:
         finally:
             for task in running:
                 task.cancel()
+
+    def _begun(self, race: Race) -> set[asyncio.Task[None]]:
+        """Attempts at the addresses that are due."""
+        begun = set()
+        while (address := race.take(time.monotonic())) is not None:
+            begun.add(attempt := asyncio.create_task(self._try(address)))
+            attempt.add_done_callback(_seen)
+        return begun
 
     async def _open(self, address: Address, changed: Callable[[Wire], object]) -> tuple[Wire, Channel]:
         async with asyncio.timeout(self._policy.handshake_s):
@@ -138,7 +157,7 @@ class Attempts:
             wire.abort()
             raise _reason(wire)
         self.wires.append(wire)
-        wire.link.open(one)
+        wire.link.open(one, now_s())
         wire.flush()
         try:
             while one.link is not wire.link:
@@ -167,6 +186,23 @@ def _reason(wire: Wire) -> Exception:
     denied = wire.link.denied
     if denied is not None:
         return NotCarried("the server refused the session", denied.retry_after_s)
-    if isinstance(wire.error, Exception):
-        return wire.error
+    error = wire.error
+    if isinstance(error, Violation) and error.code is not Code.SUPERSEDED and not wire.link.up:
+        return _stranger(error)
+    if isinstance(error, Exception):
+        return error
     return NotCarried("the transport ended, or its time was up, before the handshake did")
+
+
+def _stranger(error: Violation) -> NotTrusted:
+    """What answered in a handshake cannot be the server."""
+    if error.code is Code.BAD_PROOF:
+        why = (
+            "The server does not show that it has this key: give both ends the same psk=, or none; "
+            "if they have it, somebody between them ends TLS."
+        )
+    else:
+        why = f"What answers there speaks not the session protocol: check the address. {error}"
+    found = NotTrusted(why)
+    found.__cause__ = error
+    return found

@@ -72,6 +72,7 @@ class Dial:
 
         Raises:
             GaveUp: nothing carried it in time, with the loss of each attempt.
+            NotTrusted: what answered has another key, certificate, user or protocol.
             SessionLost: the server refused it.
             UsageError: it would not be safe.
         """

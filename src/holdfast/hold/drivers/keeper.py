@@ -8,7 +8,7 @@ import random
 import time
 from functools import lru_cache
 
-from holdfast.errors import GaveUp, HoldfastError, UsageError
+from holdfast.errors import GaveUp, HoldfastError, NotTrusted, UsageError
 from holdfast.hold.drivers.attempts import Attempts
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
@@ -68,6 +68,7 @@ class Keeper:
 
         Raises:
             GaveUp: nothing carried it in time, with the loss of each attempt.
+            NotTrusted: another than the server answered, so that trying again would be in vain.
             SessionLost: the server refused it.
         """
         try:
@@ -129,7 +130,9 @@ class Keeper:
         if wire.gone and wire in self._attempts.wires:
             self._attempts.wires.remove(wire)
         if session.core.state is not State.OPENING and not self._opened.done():
-            if session.core.state is State.LOST:
+            if session.core.why is Why.STRANGER:
+                self._opened.set_exception(NotTrusted(f"Not opened: {Why.STRANGER}."))
+            elif session.core.state is State.LOST:
                 self._opened.set_exception(session.error())
             else:
                 self._opened.set_result(None)
@@ -178,12 +181,16 @@ class Keeper:
         while self._needs_transport:
             try:
                 await self._attempts.carry()
+                self.session.loss = None
                 break  # if it is lost again already, that is counted where we came from
             except (OSError, HoldfastError, TimeoutError) as error:
-                if isinstance(error, UsageError) and not self._opened.done():
+                if isinstance(error, UsageError | NotTrusted) and not self._opened.done():
                     self._opened.set_exception(error)
                     return False
-                # Later it is one more loss: a name may stand for another host, and for ours again.
+                # Later it is one more loss: a name may stand for another host, and for ours again. And
+                # whoever spoils handshakes on the way must not be able to end what is only suspended.
+                if isinstance(error, NotTrusted) or not isinstance(self.session.loss, NotTrusted):
+                    self.session.loss = error
                 failures += 1
                 del self._losses[:-15]
                 self._losses.append(error)

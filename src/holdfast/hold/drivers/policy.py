@@ -10,8 +10,9 @@ from enum import StrEnum
 from functools import partial
 
 from holdfast.hold.heartbeat import Rhythm
-from holdfast.hold.session.terms import TRANSPORT_BYTES, Terms
+from holdfast.hold.session.terms import Terms
 from holdfast.policy import DEFAULT_PROFILE, Backoff, Profile, RetryBudget, SocketPolicy
+from holdfast.policy.bounds import instance
 
 NOTSENT_BYTES = 1 << 19
 
@@ -43,6 +44,12 @@ class SessionPolicy:
     backoff: Backoff = field(default_factory=Backoff)
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(min_retries=20))
 
+    def __post_init__(self) -> None:
+        instance("profile", self.profile, Profile, 'such as PROFILES["lan"]')
+        instance("backoff", self.backoff, Backoff, "such as Backoff(first_s=0.1)")
+        instance("budget", self.budget, RetryBudget, "such as RetryBudget(min_retries=20)")
+        self.terms()  # checks the rest
+
     @property
     def socket_policy(self) -> SocketPolicy:
         """The profile's, but with room in the kernel for two of our writes.
@@ -55,11 +62,8 @@ class SessionPolicy:
     def terms(self) -> Terms:
         """What goes on the wire of it."""
         beat_s = self.profile.heartbeat_s
-        rhythm = self.rhythm or Rhythm(can_s=beat_s / 4, want_s=beat_s)
-        transport_bytes = max(TRANSPORT_BYTES, self.window_bytes)
-        return Terms(
-            self.window_bytes, self.frame_bytes, self.keep_s, self.handshake_s, rhythm, transport_bytes
-        )
+        rhythm = Rhythm(can_s=beat_s / 4, want_s=beat_s) if self.rhythm is None else self.rhythm
+        return Terms(self.window_bytes, self.frame_bytes, self.keep_s, self.handshake_s, rhythm)
 
 
 class Happened(StrEnum):

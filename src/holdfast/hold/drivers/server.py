@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import Any, Self
 
-from holdfast.errors import DeadlineExceeded, SessionLost, UsageError
+from holdfast.errors import DeadlineExceeded, NotTrusted, SessionLost, UsageError
 from holdfast.hold.drivers.listener import Listener, bound
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
@@ -27,7 +27,11 @@ from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.transports.dial import own_users
 from holdfast.hold.transports.target import Target
-from holdfast.hold.transports.trust import NotTrusted, channel, check_creds, check_plain, key_of, server_tls
+from holdfast.hold.transports.trust import channel, check_creds, check_plain, key_of, server_tls
+from holdfast.hold.wire.session_pb2 import STRANGER
+
+MOST_STRANGERS = 16
+"""How many may be about to be told at once that they are not served; more are closed without a word."""
 
 Handle = Callable[[Session], Awaitable[None]]
 LOOK_S = 0.25
@@ -85,10 +89,17 @@ class SessionServer:
         self._channel = channel(self._target, self._key, binding)
         self._handle, self._observer = handle, observer
         self._peers = own_users() if peers is None else frozenset(peers)
+        entropy = os.urandom(ID_BYTES + KEY_BYTES)
         self.host = Host(
-            self._policy.terms(), Memory(memory_bytes), os.urandom(ID_BYTES + KEY_BYTES),
+            self._policy.terms(), Memory(memory_bytes), entropy,
             most_sessions=most_sessions, most_half_open=most_half_open,
         )  # fmt: skip
+        # Who is not among the peers is told so, with the instance that he may know, and is kept apart: he
+        # must not take the places of those who are.
+        self._strangers = Host(
+            self.host.terms, self.host.memory, entropy, most_sessions=0, most_half_open=MOST_STRANGERS
+        )
+        self._strangers.refuses = STRANGER
         self._sock = sock
         self._listener: Listener | None = None
         self._sessions: dict[bytes, Session] = {}
@@ -190,7 +201,7 @@ class SessionServer:
         link = Link(
             self._channel,
             accepted_s,
-            host=self.host,
+            host=self._host_for(transport),
             handshake_s=self._policy.handshake_s,
             on_session=lambda session: self._begin(session, wire),
             on_over=lambda: self._over(wire),
@@ -199,15 +210,18 @@ class SessionServer:
         if link.over or self._closed:  # too many handshakes
             wire.abort()
             return
+        self._wires.add(wire)
+        wire.flush()  # sets the timer of the handshake
+
+    def _host_for(self, transport: asyncio.Transport) -> Host:
+        """Whose sessions may be asked for on a transport."""
         try:
             if self._target.scheme == "unix":
                 check_creds(transport.get_extra_info("socket"), self._peers)
         except NotTrusted as error:
             LOGGER.warning("transport refused: %s", error)
-            wire.abort()
-            return
-        self._wires.add(wire)
-        wire.flush()  # sets the timer of the handshake
+            return self._strangers
+        return self.host
 
     def _over(self, wire: Wire) -> None:
         """A newer transport took its last session: close it when this turn is over."""

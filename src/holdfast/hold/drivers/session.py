@@ -58,6 +58,13 @@ class Session:
 
     Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without limit. Make one with
     ``holdfast.connect("tls://...")``; a server's are made by ``holdfast.serve``.
+
+    Attributes:
+        core: what decides.
+        wire: what carries it now, and ``peer`` the address of what did last.
+        gap_s: the longest time without transport.
+        loss: why the last attempt to dial it failed; None while a transport carries it.
+        leave: called when the application is done with it.
     """
 
     __slots__ = (
@@ -71,6 +78,7 @@ class Session:
         "core",
         "gap_s",
         "leave",
+        "loss",
         "peer",
         "wire",
     )
@@ -80,6 +88,7 @@ class Session:
         self.wire: Wire | None = None
         self.peer: str | None = None
         self.gap_s = 0.0
+        self.loss: BaseException | None = None
         self.leave: Callable[[], object] | None = None
         self._observer = observer
         self._readable: asyncio.Future[None] | None = None
@@ -286,14 +295,21 @@ class Session:
     def error(self) -> SessionLost:
         """Why it ended, with what the peer has confirmed."""
         one = self.core
-        if one.state in (State.RESET, State.RESETTING):
-            why = sentence_of(one.code or 0)
-        else:
-            why = str(one.why or "it has ended")
         loss = Loss(ECONNRESET, "unspecified", peer=self.peer, unacked_bytes=one.out.held_bytes)
         return SessionLost(
-            loss, confirmed_bytes=one.confirmed_bytes, written_bytes=one.out.end, why=why, code=one.code
+            loss, confirmed_bytes=one.confirmed_bytes, written_bytes=one.out.end, why=self._why, code=one.code
         )
+
+    @property
+    def _why(self) -> str:
+        """What ended it, in words."""
+        one = self.core
+        if one.state in (State.RESET, State.RESETTING):
+            return sentence_of(one.code or 0)
+        if one.why is core.Why.EXPIRED and self.loss is not None:
+            told = str(self.loss) or repr(self.loss)  # asyncio's TimeoutError says nothing
+            return f"{one.why} (the last attempt: {told.rstrip('.')})"
+        return str(one.why or "it has ended")
 
     async def _wait_writable(self, deadline: float | None) -> None:
         if self._writable is None:
@@ -322,8 +338,7 @@ class Session:
         if one.state is State.OPENING or self._told is Happened.ENDED or not one.id:
             return  # of one that never began, whoever wanted to open it is told
         if one.ended:
-            why = "" if one.state is State.CLOSED else str(one.why or sentence_of(one.code or 0))
-            self._say(Happened.ENDED, why=why)
+            self._say(Happened.ENDED, why="" if one.state is State.CLOSED else self._why)
         elif one.link is None:
             if self._told is not Happened.SUSPENDED:
                 self._lost_at_s = now_s()

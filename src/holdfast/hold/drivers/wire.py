@@ -68,6 +68,7 @@ class Wire(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_asked_s",
+        "_below",
         "_changed",
         "_due_s",
         "_flushing",
@@ -102,6 +103,7 @@ class Wire(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
         self.transport = cast(asyncio.Transport, transport)
+        self._below = _below(self.transport)
         self.transport.set_write_buffer_limits(high=HIGH_BYTES)
         self.peer = _name(transport.get_extra_info("peername"))
 
@@ -161,7 +163,8 @@ class Wire(asyncio.BufferedProtocol):
         link, transport, now = self.link, self.transport, now_s()
         self._flushing = True  # a full buffer calls pause_writing, and that may come back to us
         try:
-            while self.writable:
+            # One that failed a write is gone, but says so in the loop's next turn only.
+            while self.writable and not self._below.is_closing():
                 parts = link.pull(HIGH_BYTES, now)
                 if not parts:
                     break
@@ -225,6 +228,15 @@ class Wire(asyncio.BufferedProtocol):
         self.link.look(now)
         self.flush()
         self._changed(self)
+
+
+def _below(transport: asyncio.Transport) -> asyncio.Transport:
+    """What says whether a transport can still be written to.
+
+    Asyncio's own of TLS does not ask the one below it (as of Python 3.13), which logs each write in vain.
+    """
+    found = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return found if isinstance(found, asyncio.Transport) else transport
 
 
 def _name(peername: Any) -> str | None:

@@ -27,6 +27,7 @@ class Why(StrEnum):
     RESTARTED = "the server was restarted and has forgotten it"
     GAP = "the two ends disagree on what was sent"
     REFUSED = "the server does not take it"
+    STRANGER = "the server does not serve processes of this user: it would have to name him in its peers="
 
 
 class Session:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
@@ -14,6 +15,7 @@ from holdfast.hold.session.initiator import Initiator
 from holdfast.hold.session.keys import Seal, Secrets
 from holdfast.hold.session.outbox import Outbox
 from holdfast.hold.session.responder import Responder
+from holdfast.hold.wire.session_pb2 import BUSY
 
 MOST_HANDSHAKES = 16
 """How many handshakes may be under way on one transport."""
@@ -29,12 +31,25 @@ class Entry:
         channel: what the transport is.
         host: the server's sessions; None at the client.
         outbox, parser: of the transport.
+        now_s: when the transport was there, from which on its first handshake counts.
+        handshake_s: how long each may take, from its first frame on.
     """
 
-    def __init__(self, channel: Channel, host: Host | None, outbox: Outbox, parser: Parser) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        host: Host | None,
+        outbox: Outbox,
+        parser: Parser,
+        *,
+        now_s: float,
+        handshake_s: float,
+    ) -> None:
         self._channel, self._host, self._outbox, self._parser = channel, host, outbox, parser
+        self._first_due_s, self._handshake_s = now_s + handshake_s, handshake_s
         self._under_way: dict[int, Initiator | Responder] = {}
-        self._later: deque[Session] = deque()  # sessions to open once the transport is proven
+        self._due_s: dict[int, float] = {}  # until when each must be over; the oldest is the first
+        self._later: deque[Session] = deque()  # sessions to open once there is room for their handshakes
         self._last_handle = 0
         self._seal_next: Seal | None = None  # a server's, from the client's confirmation on
         self.proven = False
@@ -42,15 +57,30 @@ class Entry:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def open(self, session: Session) -> None:
+    @property
+    def due_s(self) -> float:
+        """Until when the next of them must be over, or the transport is given up."""
+        if not self.proven:
+            return self._first_due_s
+        return next(iter(self._due_s.values()), inf)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._under_way) >= (MOST_HANDSHAKES if self.proven else 1)
+
+    def open(self, session: Session, now_s: float) -> None:
         """Begin a handshake (client). The first one proves the transport; what follows waits for that."""
-        if not self.proven and self._under_way:
+        if self._full:
             self._later.append(session)
             return
         self._last_handle += 1
         initiator = Initiator(self._channel, session)
-        self._under_way[self._last_handle] = initiator
+        self._begin(self._last_handle, initiator, now_s)
         self._say(self._last_handle, initiator.first())
+
+    def _begin(self, handle: int, one: Initiator | Responder, now_s: float) -> None:
+        self._under_way[handle] = one
+        self._due_s[handle] = now_s + self._handshake_s
 
     def receive(self, kind: int, handle: int, payload: Buffer, now_s: float) -> Initiator | Responder | None:
         """A frame of a handshake; gives the end of it that has finished with that, well or badly.
@@ -60,7 +90,7 @@ class Entry:
         """
         if len(payload) > UNPROVEN_BYTES:
             raise Violation(Code.TOO_LARGE, "a handshake")
-        one = self._under_way.get(handle) or self._asked(handle)
+        one = self._under_way.get(handle) or self._asked(handle, now_s)
         if isinstance(one, Initiator):
             said = one.receive(kind, payload)
             if one.agreed is not None:  # the confirmation is the first frame that is sealed
@@ -76,25 +106,37 @@ class Entry:
             finished = one.agreed is not None or one.over
         if not finished:
             return None
-        del self._under_way[handle]
-        if one.agreed is not None:
-            self.proven = True
-            while self._later:
-                self.open(self._later.popleft())
+        self._forget([handle])
+        self.proven = self.proven or one.agreed is not None
+        while self.proven and self._later and not self._full:
+            self.open(self._later.popleft(), now_s)
         return one
 
     def clear(self) -> None:
-        """The transport is gone, and with it what was under way."""
-        self._under_way.clear()
+        """The transport is given up, and with it what was under way."""
+        self._forget(list(self._under_way))
         self._later.clear()
 
-    def _asked(self, handle: int) -> Responder:
-        if self._host is None or handle <= self._last_handle:  # none is used twice
+    def _forget(self, handles: list[int]) -> None:
+        for handle in handles:
+            del self._under_way[handle], self._due_s[handle]
+        if self._host is not None and self.proven:
+            self._host.later -= len(handles)
+
+    def _asked(self, handle: int, now_s: float) -> Responder:
+        host = self._host
+        if host is None or handle <= self._last_handle:  # none is used twice
             raise Violation(Code.OUT_OF_PLACE, f"a handshake on handle {handle}")
-        if len(self._under_way) >= (MOST_HANDSHAKES if self.proven else 1):
+        if self._full:
             raise Violation(Code.TOO_MANY)
+        refusal = host.refuses
+        if self.proven:
+            if refusal is None and host.later >= host.most_half_open:
+                refusal = BUSY
+            host.later += 1
         self._last_handle = handle
-        responder = self._under_way[handle] = Responder(self._channel, self._host)
+        responder = Responder(self._channel, host, refusal)
+        self._begin(handle, responder, now_s)
         return responder
 
     def _say(self, handle: int, said: Said) -> None:

@@ -10,7 +10,8 @@ from holdfast.errors import UsageError
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.terms import Memory, Terms
-from holdfast.hold.wire.session_pb2 import Welcome
+from holdfast.hold.wire.session_pb2 import Refusal, Welcome
+from holdfast.policy.bounds import whole
 
 REMEMBERED = 4096
 """How many ended sessions are remembered, so that a client that resumes one learns how it ended."""
@@ -24,14 +25,16 @@ class Host:
         terms: what it offers.
         memory: what all sessions may buffer.
         draining: no new sessions; those that are there go on.
+        refuses: why whoever asks is refused, whatever he asks for; None: nobody is.
         half_open: transports whose first handshake is under way.
+        later: handshakes that are under way on transports that are up.
         nobody, nobodys_key: a session that no client has, checked where one is asked for that is unknown.
 
     Args:
         terms: what it offers.
         memory: shared with whatever else holds sessions in this process.
         entropy: 48 random octets.
-        most_sessions, most_half_open: bounds.
+        most_sessions, most_half_open: bounds; the second holds for ``later`` by itself.
     """
 
     def __init__(
@@ -45,14 +48,17 @@ class Host:
     ) -> None:
         if len(entropy) != ID_BYTES + KEY_BYTES:
             raise UsageError(f"entropy has {len(entropy)} bytes: give {ID_BYTES + KEY_BYTES}.")
+        whole("most_sessions", most_sessions, 0, 1 << 32, "sessions")
+        whole("most_half_open", most_half_open, 1, 1 << 32, "handshakes")
         self.instance_id, self.nobodys_key = entropy[:ID_BYTES], entropy[ID_BYTES:]
         self.terms, self.memory = terms, memory
         self.nobody = Session(terms, memory, 0)
         self.nobody.key = self.nobodys_key
         self.most_sessions, self.most_half_open = most_sessions, most_half_open
         self.draining = False
+        self.refuses: Refusal | None = None
         self.retry_after_ms = 1000
-        self.half_open = 0
+        self.half_open = self.later = 0
         self._sessions: dict[bytes, Session] = {}
         self._ended: OrderedDict[bytes, Session] = OrderedDict()
 

@@ -35,6 +35,7 @@ from holdfast.hold.wire.session_pb2 import (
     DRAINING,
     EXPIRED,
     GAP,
+    STRANGER,
     UNKNOWN,
     Hello,
     Refused,
@@ -43,7 +44,12 @@ from holdfast.hold.wire.session_pb2 import (
     Welcome,
 )
 
-REASONS: dict[int, Why] = {EXPIRED: Why.EXPIRED, GAP: Why.GAP, UNKNOWN: Why.UNKNOWN}
+REASONS: dict[int, Why] = {
+    EXPIRED: Why.EXPIRED,
+    GAP: Why.GAP,
+    STRANGER: Why.STRANGER,
+    UNKNOWN: Why.UNKNOWN,
+}
 
 OTHER_KEY = (
     "of a refusal: give both ends the same psk, or none; if they have it, somebody between them ends TLS"
@@ -89,13 +95,13 @@ class Initiator:
             asked: Hello | Resume = Resume(
                 version=VERSIONS[-1], nonce=self._nonce, public_key=public, session_id=session.id,
                 generation=session.generation, position=session.position(), heartbeat=terms.rhythm.wire(),
-                transport_limit=terms.transport_bytes,
+                transport_limit=terms.credit_bytes,
             )  # fmt: skip
         else:
             wire = terms.wire(session.into.limit, terms.keep_s)
             asked = Hello(
                 versions=VERSIONS, nonce=self._nonce, public_key=public, terms=wire,
-                transport_limit=terms.transport_bytes,
+                transport_limit=terms.credit_bytes,
             )  # fmt: skip
         kind, payload = (Kind.RESUME if self._resuming else Kind.HELLO), asked.SerializeToString()
         digest = self._transcript.add(kind, payload)
@@ -155,8 +161,8 @@ class Initiator:
     def _obey(self, denied: Denied) -> None:
         """What a refusal means for the session."""
         session = self.session
-        if session.state is State.OPENING and session.key is not None:
-            # We never heard that the server had it, so nothing was sent: it may begin anew.
+        if session.state is State.OPENING and session.key is not None and denied.reason == UNKNOWN:
+            # The server never had it. For any other reason it may have, and its handler may have run.
             session.key, session.generation, session.id, session.instance_id = None, 0, b"", b""
         elif denied.reason not in (BUSY, DRAINING) or denied.restarted:
             if denied.next is not None and session.out.could_resume(max(denied.next, session.out.first)):

@@ -61,7 +61,7 @@ class Link:
         channel: what the transport is.
         now_s: seconds on a clock that goes on while the machine sleeps.
         host: the server's sessions; None at the client.
-        handshake_s: how long the first handshake may take in all.
+        handshake_s: how long a handshake may take in all, the first one from ``now_s`` on.
         rhythm: of the heartbeat.
         on_session: told of a session that begins on this transport (server).
         on_over: told once when the transport is to be given up, after what :meth:`pull` still gives.
@@ -81,14 +81,13 @@ class Link:
         self._channel, self._host = channel, host
         self._parser = Parser()
         self._allowance = Allowance(0, 0)
-        self._deadline_s = now_s + handshake_s
         self._sessions: dict[int, Session] = {}
         self.carried: list[Session] = []
         # Handles whose confirmation nothing has answered yet, and the session that was confirmed.
         self._waiting: dict[int, bytes] = {}
         self._greet = False
         self._outbox = Outbox()
-        self._entry = Entry(channel, host, self._outbox, self._parser)
+        self._entry = Entry(channel, host, self._outbox, self._parser, now_s=now_s, handshake_s=handshake_s)
         self._rhythm = rhythm or (host.terms.rhythm if host is not None else Rhythm())
         self._on_session, self._on_over = on_session, on_over
         self.heart: Heartbeat | None = None
@@ -113,9 +112,9 @@ class Link:
         """Those that it carries."""
         return list(self._sessions.values())
 
-    def open(self, session: Session) -> None:
+    def open(self, session: Session, now_s: float) -> None:
         """Begin a handshake that makes this transport carry a session (client)."""
-        self._entry.open(session)
+        self._entry.open(session, now_s)
 
     def receive(self, data: Buffer, now_s: float) -> None:
         """Bytes came; they are not needed any longer when this returns.
@@ -172,9 +171,10 @@ class Link:
 
     def look(self, now_s: float) -> None:
         """Time has passed: send what is due, give up who is dead."""
+        if now_s >= self._entry.due_s:
+            self._end()
+            return
         if not self.up:
-            if now_s >= self._deadline_s:
-                self._end()
             return
         assert self.heart is not None  # up
         self.life = self.heart.look(now_s)
@@ -188,9 +188,10 @@ class Link:
 
     def next_s(self, now_s: float) -> float:
         """When to call :meth:`look` at the latest."""
+        next_s = self._entry.due_s
         if self.heart is None or not self.up:
-            return self._deadline_s
-        next_s = self.heart.next_s(now_s)
+            return next_s
+        next_s = min(next_s, self.heart.next_s(now_s))
         for session in self._sessions.values():
             if session.ack_due_s is not None and session.ack_due_s < next_s:
                 next_s = session.ack_due_s
@@ -202,7 +203,6 @@ class Link:
         self.carried += self._sessions.values()
         carried = [session for session in self._sessions.values() if session.detach(self, now_s)]
         self._sessions.clear()
-        self._entry.clear()
         return carried
 
     def go_away(self, after_s: float, text: str = "") -> None:
@@ -348,7 +348,7 @@ class Link:
         if self.up:
             return
         self.up = True
-        self._allowance = Allowance(session.terms.transport_bytes, agreed.transport_limit)
+        self._allowance = Allowance(session.terms.credit_bytes, agreed.transport_limit)
         if self._host is not None:
             self._host.half_open -= 1
         self._parser.largest_bytes = session.terms.frame_bytes + OFFSET.size + TAG_BYTES
@@ -385,6 +385,7 @@ class Link:
             return
         if self._host is not None and not self.up:
             self._host.half_open -= 1
+        self._entry.clear()
         self.over = True
         self._on_over()
 

@@ -50,10 +50,15 @@ class Responder:
     Attributes:
         agreed: the result, once the client has confirmed.
         over: the client was refused.
+
+    Args:
+        channel: what the transport is.
+        host: the server's sessions.
+        refusal: what is answered whatever is asked for, which is then not kept; None: what comes of it.
     """
 
-    def __init__(self, channel: Channel, host: Host) -> None:
-        self._channel, self._host = channel, host
+    def __init__(self, channel: Channel, host: Host, refusal: Refusal | None = None) -> None:
+        self._channel, self._host, self._refusal = channel, host, refusal
         self._transcript = channel.transcript()
         self._step = "server waits"
         self._asked: Hello | Resume | None = None
@@ -80,13 +85,15 @@ class Responder:
             asked = parsed(Hello, payload) if kind == Kind.HELLO else parsed(Resume, payload)
             sized(asked.nonce, NONCE_BYTES, "nonce")
             sized(asked.public_key, KEY_BYTES, "public key")
-            self._asked = asked
+            self._asked = asked if self._refusal is None else None
             self._digest = self._transcript.add(kind, payload)
             self._step = "server was asked"
             return []
         if self._step == "server was asked":
             shown = proof_of(payload)
             digest, self._digest = self._digest, self._transcript.add(kind, payload)
+            if self._refusal is not None:
+                return self._refuse(self._refusal)
             if isinstance(self._asked, Hello):
                 return self._hello(self._asked, shown, digest)
             assert self._asked is not None  # the step says so
@@ -121,7 +128,7 @@ class Responder:
         answer = Welcome(
             version=max(common), nonce=entropy[KEY_BYTES:ENTROPY_BYTES],
             terms=host.terms.wire(window, keep_s), session_id=entropy[ENTROPY_BYTES:],
-            instance_id=host.instance_id, epoch=1, transport_limit=host.terms.transport_bytes,
+            instance_id=host.instance_id, epoch=1, transport_limit=host.terms.credit_bytes,
         )  # fmt: skip
         return self._offer_it(Kind.WELCOME, answer, entropy, self._channel.psk, asked.public_key)
 
@@ -145,7 +152,7 @@ class Responder:
         answer = ResumeOk(
             nonce=entropy[KEY_BYTES:], instance_id=host.instance_id, epoch=session.offer_epoch(),
             position=session.position(), heartbeat=session.terms.rhythm.wire(),
-            transport_limit=host.terms.transport_bytes,
+            transport_limit=host.terms.credit_bytes,
         )  # fmt: skip
         return self._offer_it(Kind.RESUME_OK, answer, entropy, key, asked.public_key)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.session.frames import LARGEST_BYTES
 from holdfast.hold.wire.session_pb2 import Terms as WireTerms
-from holdfast.policy.bounds import real, whole
+from holdfast.policy.bounds import instance, real, whole
 
 VERSIONS = (1,)
 LEAST_WINDOW_BYTES = 4096
@@ -26,7 +26,8 @@ class Terms:
     Attributes:
         window_bytes: the most that is buffered for a session, in each direction. A window begins small and
             grows as it is used.
-        transport_bytes: the most that waits for the applications of all sessions on one transport.
+        transport_bytes: the most that waits for applications, of all sessions on a transport; None: 16 MiB,
+            or one session's window if that is more.
         frame_bytes: the largest payload of DATA, both what is sent and what is taken.
         keep_s: how long a session without transport is kept. The smaller of both ends' holds.
         handshake_s: how long a handshake may take, from its first byte to its last.
@@ -41,14 +42,23 @@ class Terms:
     keep_s: float = 120.0
     handshake_s: float = HANDSHAKE_S
     rhythm: Rhythm = field(default_factory=Rhythm)
-    transport_bytes: int = TRANSPORT_BYTES
+    transport_bytes: int | None = None
 
     def __post_init__(self) -> None:
         whole("window_bytes", self.window_bytes, 16, 1 << 30, "bytes")
         whole("frame_bytes", self.frame_bytes, 16, LARGEST_BYTES - 64, "the protocol's largest frame")
-        whole("transport_bytes", self.transport_bytes, 16, 1 << 40, "bytes")
+        if self.transport_bytes is not None:
+            whole("transport_bytes", self.transport_bytes, 16, 1 << 40, "bytes")
         real("keep_s", self.keep_s, 0.001, 7 * 86400)
         real("handshake_s", self.handshake_s, 0.001, 300)
+        instance("rhythm", self.rhythm, Rhythm, "such as Rhythm(can_s=10, want_s=30)")
+
+    @property
+    def credit_bytes(self) -> int:
+        """The first credit of a transport as a whole."""
+        if self.transport_bytes is None:
+            return max(TRANSPORT_BYTES, self.window_bytes)
+        return self.transport_bytes
 
     def wire(self, limit: int, keep_s: float) -> WireTerms:
         """As they travel, with the credit that this end gives at first."""

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from holdfast.errors import UsageError
+from holdfast.errors import NotTrusted, UsageError
 from holdfast.hold.options import apply
 from holdfast.hold.race import Address, interleave
 from holdfast.hold.resolve import RESOLVER
 from holdfast.hold.session.handshake import Channel
 from holdfast.hold.transports.target import Target
-from holdfast.hold.transports.trust import NotTrusted, certificate_hash, channel, check_creds, check_plain
+from holdfast.hold.transports.trust import certificate_hash, channel, check_creds, check_plain
 from holdfast.policy import SocketPolicy
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
@@ -63,6 +63,7 @@ class Dialer:
 
         Raises:
             OSError, ssl.SSLError: it could not be opened.
+            NotTrusted: another than was asked for answered.
             UsageError: it must not be, without encryption or authentication.
         """
         loop = asyncio.get_running_loop()
@@ -80,6 +81,12 @@ class Dialer:
             transport, made = await loop.create_connection(
                 protocol, sock=sock, ssl=self.tls, server_hostname=name
             )
+        except ssl.SSLCertVerificationError as error:
+            sock.close()
+            raise NotTrusted(
+                f"The server's certificate does not hold ({error.verify_message.rstrip('.')}): dial the name "
+                "to which it is made out, or give tls= a context that trusts whoever signed it."
+            ) from error
         except BaseException:
             sock.close()
             raise
@@ -120,7 +127,7 @@ def _binding(transport: asyncio.BaseTransport) -> bytes:
     if tls is None:
         return b""
     if tls.version() != "TLSv1.3":
-        raise NotTrusted(f"The server speaks {tls.version()}: a session needs TLS 1.3.")
+        raise NotTrusted(f"The server speaks {tls.version()}: a session needs TLS 1.3, at both ends.")
     der = tls.getpeercert(binary_form=True)
     if not der:
         raise UsageError("The TLS context asks for no certificate: a session needs one to bind to.")

@@ -12,17 +12,13 @@ from collections.abc import Collection
 from pathlib import Path
 from struct import Struct
 
-from holdfast.errors import UsageError
+from holdfast.errors import NotTrusted, UsageError
 from holdfast.hold.session.handshake import Channel
 from holdfast.hold.session.keys import KEY_BYTES, NO_KEY, X25519
 from holdfast.hold.transports.target import Target, is_loopback
 
 UCRED = Struct("3i")
 """struct ucred of unix(7): pid, uid, gid."""
-
-
-class NotTrusted(ConnectionError):
-    """The peer at the other end of a transport is not one that may be talked to."""
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -89,7 +85,8 @@ def check_creds(sock: socket.socket, peers: Collection[int]) -> None:
     _, uid, _ = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     if uid not in peers:
         raise NotTrusted(
-            f"The process at the other end belongs to user {uid}, who is not among {sorted(peers)}."
+            f"The process at the other end belongs to user {uid}, who is not among {sorted(peers)}: "
+            "if it may be talked to, name him in peers=."
         )
 
 

@@ -16,6 +16,7 @@ class Refusal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUSY: _ClassVar[Refusal]
     VERSION: _ClassVar[Refusal]
     DRAINING: _ClassVar[Refusal]
+    STRANGER: _ClassVar[Refusal]
 REFUSAL_UNSPECIFIED: Refusal
 UNKNOWN: Refusal
 EXPIRED: Refusal
@@ -23,6 +24,7 @@ GAP: Refusal
 BUSY: Refusal
 VERSION: Refusal
 DRAINING: Refusal
+STRANGER: Refusal
 
 class Terms(_message.Message):
     __slots__ = ("features", "limit", "largest_frame", "keep_ms", "heartbeat")

@@ -44,6 +44,12 @@ class Nowhere(asyncio.Transport):
     def close(self) -> None:
         pass
 
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -62,7 +68,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def run(work: Callable[[Wire, Quiet], Any], after_s: float = 30.0) -> None:
     async def inside() -> None:
         wire, link = Wire(lambda wire: None), Quiet(after_s)
-        wire.transport = Nowhere()
+        wire.connection_made(Nowhere())
         wire.carry(link)  # type: ignore[arg-type]  # as much of a link as a wire needs
         work(wire, link)
         wire.give_up()

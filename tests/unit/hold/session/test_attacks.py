@@ -7,9 +7,10 @@ import hmac
 import random
 
 import pytest
-from simulation.pair import TERMS, Pair
+from simulation.pair import TERMS, Joined, Pair
 
 from holdfast.hold.session.codes import Code, Violation
+from holdfast.hold.session.entry import MOST_HANDSHAKES
 from holdfast.hold.session.frames import UNPROVEN_BYTES, Kind, header
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.link import Link
@@ -17,6 +18,7 @@ from holdfast.hold.session.outbox import MOST_ANSWERS
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.wire.heartbeat_pb2 import Ping
+from holdfast.hold.wire.session_pb2 import BUSY
 
 
 def server(pair: Pair) -> Link:
@@ -51,6 +53,64 @@ def test_trickled_ends_at_one_absolute_deadline() -> None:
         link.receive(bytes([octet]), now_s)
     assert link.over and now_s - pair.now_s <= TERMS.handshake_s + 0.6
     assert pair.host.half_open == 1  # the one whose flight this is
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_later_handshake_has_the_same_deadline(side: str) -> None:
+    """Who has proven himself once must not hold them for ever; what is carried goes on elsewhere."""
+    pair = Pair()
+    joined = pair.opened()
+    joined.near.open(pair.session(), pair.now_s)
+    if side == "server":
+        joined.forth()
+        assert joined.far.next_s(pair.now_s) <= pair.now_s + TERMS.handshake_s
+        joined.back(0)  # the client gets no answer, and goes on to say that it is there
+    link = joined.far if side == "server" else joined.near
+    for _ in range(9):
+        pair.now_s += TERMS.handshake_s / 10
+        link.look(pair.now_s)
+        assert not link.over
+    pair.now_s += TERMS.handshake_s / 10
+    link.look(pair.now_s)
+    assert link.over
+    joined.cut()
+    pair.client.write(b"goes on")
+    pair.opened()
+    assert pair.server.read(10) == b"goes on"
+
+
+def test_later_handshakes_are_bounded_over_all_transports() -> None:
+    """Beyond that the answer is that the server is busy, and the transport goes on."""
+    pair = Pair()
+    pair.host = Host(TERMS, Memory(1 << 22), bytes(48), most_half_open=5)
+    begun = []
+    for _ in range(3):
+        joined = Joined(pair, pair.session())
+        joined.settle()
+        begun.append(joined)
+        for _ in range(3):
+            joined.near.open(pair.session(), pair.now_s)
+        joined.forth()
+    assert pair.host.later == 5
+    for joined in begun:
+        joined.back()
+    denied = [joined.near.denied for joined in begun]
+    assert denied[:2] == [None, denied[1]] and denied[2] is not None and denied[2].reason == BUSY
+    assert not any(joined.near.over or joined.far.over for joined in begun)
+    begun[0].cut()
+    assert pair.host.later == 2
+    for joined in begun[1:]:
+        joined.settle()
+    assert pair.host.later == 0 and pair.host.half_open == 0
+
+
+def test_a_client_begins_no_more_at_once_than_its_server_takes() -> None:
+    pair = Pair()
+    joined = Joined(pair, None)
+    for _ in range(3 * MOST_HANDSHAKES):
+        joined.near.open(pair.session(), pair.now_s)
+    joined.settle()
+    assert len(pair.met) == 3 * MOST_HANDSHAKES and not joined.far.over
 
 
 def test_half_open_handshakes_are_bounded() -> None:
@@ -137,7 +197,7 @@ def test_sessions_begun_together_on_one_transport_stay_within_the_memory() -> No
     pair.host = Host(TERMS, Memory(2 * 4096 * 4), bytes(48))
     joined = pair.opened()
     for _ in range(6):  # all are offered while there still is room
-        joined.near.open(pair.session())
+        joined.near.open(pair.session(), pair.now_s)
     with pytest.raises(Violation, match="too many"):
         joined.settle()
     assert joined.far.over and len(pair.met) == 4

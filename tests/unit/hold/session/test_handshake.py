@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from simulation.pair import Pair
 
@@ -10,7 +12,7 @@ from holdfast.hold.session import initiator
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Why
 from holdfast.hold.session.states import State
-from holdfast.hold.wire.session_pb2 import GAP, UNKNOWN
+from holdfast.hold.wire.session_pb2 import BUSY, DRAINING, EXPIRED, GAP, STRANGER, UNKNOWN, VERSION
 
 BOTH = pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
 
@@ -136,6 +138,33 @@ def test_an_old_confirmation_loses_against_a_newer_one() -> None:
     assert pair.server.link is newer.far
 
 
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [(EXPIRED, Why.EXPIRED), (GAP, Why.GAP), (VERSION, Why.REFUSED), (STRANGER, Why.STRANGER),
+     (99, Why.REFUSED), (BUSY, None), (DRAINING, None), (UNKNOWN, None)],
+)  # fmt: skip
+def test_a_session_begins_anew_only_where_the_server_never_had_it(reason: Any, why: Why | None) -> None:
+    """Its handler may have run already: to begin anew for any other reason would run it twice."""
+    pair = Pair()
+    first = pair.join()
+    first.forth()
+    first.back()
+    first.forth()  # the server has it now; the client never hears
+    first.cut()
+    session_id, key = pair.client.id, pair.client.key
+    assert (pair.client.state, pair.server.state) == (State.OPENING, State.SUSPENDED)
+    pair.host.refuses = reason
+    pair.join().settle()
+    assert (pair.client.why, pair.client.ended) == (why, why is not None)
+    if why is None:
+        begun = (pair.client.id, pair.client.key) != (session_id, key)
+        assert begun == (reason == UNKNOWN)
+        pair.host.refuses = None
+        pair.opened()
+        assert pair.client.state is State.OPEN
+        assert len(pair.met) == (2 if begun else 1)
+
+
 def test_unknown_and_wrong_are_answered_alike() -> None:
     """The same frames of the same size, and no word of which it was."""
     answers = []
@@ -256,7 +285,7 @@ def test_many_sessions_share_a_transport() -> None:
     joined = pair.opened()
     others = [pair.session() for _ in range(5)]
     for other in others:
-        joined.near.open(other)
+        joined.near.open(other, pair.now_s)
     joined.settle()
     assert len(pair.met) == 6
     for number, other in enumerate(others):
@@ -267,6 +296,6 @@ def test_many_sessions_share_a_transport() -> None:
     joined.cut()
     again = pair.join()
     for other in others:
-        again.near.open(other)
+        again.near.open(other, pair.now_s)
     again.settle()
     assert {session.state for session in pair.met} == {State.OPEN}

@@ -9,10 +9,12 @@ import pytest
 from simulation.pair import TERMS, Joined, Pair
 from simulation.shared import Shared
 
+from holdfast.hold.drivers.policy import SessionPolicy
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.frames import DATA_HEADER, PAIR, Kind, header
 from holdfast.hold.session.states import State
+from holdfast.hold.session.terms import Terms
 
 SMALL = replace(TERMS, transport_bytes=1000)
 
@@ -21,7 +23,7 @@ def opened(pair: Pair, count: int) -> tuple[Joined, list[Session]]:
     """A transport with so many sessions."""
     joined, sessions = Joined(pair, None), [pair.session(SMALL) for _ in range(count)]
     for session in sessions:
-        joined.near.open(session)
+        joined.near.open(session, pair.now_s)
     joined.settle()
     return joined, sessions
 
@@ -59,6 +61,17 @@ def test_what_is_taken_is_granted_again_to_whichever_session() -> None:
     assert got == 2700
 
 
+@pytest.mark.parametrize("window_bytes", [4 << 20, 32 << 20])
+def test_a_transport_takes_what_its_largest_session_may(window_bytes: int) -> None:
+    """Unless it was told otherwise: a session's window would be promised in vain."""
+    for terms in (Terms(window_bytes=window_bytes), replace(Terms(), window_bytes=window_bytes),
+                  SessionPolicy(window_bytes=window_bytes).terms()):  # fmt: skip
+        assert terms.credit_bytes == max(16 << 20, window_bytes)
+        pair = Pair(terms=terms)
+        assert pair.opened().near._allowance.limit == terms.credit_bytes
+    assert replace(terms, transport_bytes=1000).credit_bytes == 1000
+
+
 def test_more_than_was_allowed_ends_the_transport() -> None:
     pair = Pair(sealed=False, terms=SMALL)
     joined, _ = opened(pair, 2)
@@ -91,7 +104,7 @@ def test_a_session_that_is_resumed_where_it_is_leaves_its_handle() -> None:
     """A handle stands for one epoch: what comes on the one before is dropped."""
     pair = Pair(sealed=False)
     joined = pair.opened()
-    joined.near.open(pair.client)
+    joined.near.open(pair.client, pair.now_s)
     joined.settle()
     assert (pair.server.epoch, pair.server.handle) == (2, 2)
     assert (joined.near.sessions, joined.far.sessions) == ([pair.client], [pair.server])
