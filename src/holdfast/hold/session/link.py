@@ -318,7 +318,8 @@ class Link:
             del self._waiting[handle]
             self._attach(handle, agreed, now_s)
         else:
-            session.out.limit = max(session.out.limit, agreed.limit)
+            # Not the larger: a session that begins anew has nothing of what it was offered before.
+            session.out.limit = agreed.limit
 
     def _heard_first(self, handle: int, now_s: float) -> None:
         """The server's first word on a new session: it has it."""

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from simulation.pair import Pair
+from simulation.pair import TERMS, Pair
 
 from holdfast.hold.session import initiator
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Why
+from holdfast.hold.session.host import Host
 from holdfast.hold.session.states import State
+from holdfast.hold.session.terms import Memory
 from holdfast.hold.wire.session_pb2 import GAP, UNKNOWN
 
 BOTH = pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
@@ -221,6 +225,23 @@ def test_a_gap_in_resume_is_refused_for_good(sealed: bool) -> None:
     joined.settle()
     assert joined.near.denied is not None and joined.near.denied.reason == GAP
     assert pair.client.state is State.LOST and pair.client.why is Why.GAP
+
+
+@BOTH
+def test_a_session_that_begins_anew_keeps_no_credit_of_the_first_offer(sealed: bool) -> None:
+    """The server was restarted before it was confirmed, and gives less now: more would end each transport."""
+    pair = Pair(sealed=sealed)
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    joined.near.pull(1 << 16, pair.now_s)  # the confirmation is lost
+    joined.cut()
+    pair.host = Host(replace(TERMS, window_bytes=1000), Memory(1 << 20), pair.chance.randbytes(48))
+    pair.opened()  # refused
+    assert pair.client.write(b"x" * 3000) == 3000
+    joined = pair.opened()
+    assert pair.client.state is State.OPEN and not joined.far.over
+    assert pair.server.read(3000) == b"x" * 1000
 
 
 def test_a_refusal_without_proof_ends_nothing() -> None:
