@@ -216,7 +216,7 @@ class SessionServer:
     def changed(self, wire: Wire) -> None:
         """Something happened to a transport: its sessions may have to know."""
         link = wire.link
-        for one in link.sessions if not wire.gone else link.carried:
+        for one in link.changed():
             session = self._sessions.get(one.id)
             if session is None:
                 continue

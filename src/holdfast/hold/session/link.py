@@ -55,7 +55,6 @@ class Link:
         more: what there was to send did not fit into the last :meth:`pull`.
         goaway_s: the peer asked to come back on another transport, after so many seconds.
         denied: how a handshake was refused.
-        carried: the sessions that it carried when it was lost.
 
     Args:
         channel: what the transport is.
@@ -83,7 +82,7 @@ class Link:
         self._allowance = Allowance(0, 0)
         self._deadline_s = now_s + handshake_s
         self._sessions: dict[int, Session] = {}
-        self.carried: list[Session] = []
+        self._dropped: list[Session] = []
         # Handles whose confirmation nothing has answered yet, and the session that was confirmed.
         self._waiting: dict[int, bytes] = {}
         self._greet = False
@@ -108,10 +107,10 @@ class Link:
         """The peer is short of credit on this transport: what is taken should be granted soon."""
         return self._allowance.short
 
-    @property
-    def sessions(self) -> list[Session]:
-        """Those that it carries."""
-        return list(self._sessions.values())
+    def changed(self) -> list[Session]:
+        """Those that it carries, and those that it has ceased to carry since this was last asked."""
+        dropped, self._dropped = self._dropped, []
+        return [*self._sessions.values(), *dropped]
 
     def open(self, session: Session) -> None:
         """Begin a handshake that makes this transport carry a session (client)."""
@@ -197,7 +196,7 @@ class Link:
     def lost(self, now_s: float) -> list[Session]:
         """The transport is gone; the sessions that it carried, which are suspended now."""
         self._end()
-        self.carried += self._sessions.values()
+        self._dropped += self._sessions.values()
         carried = [session for session in self._sessions.values() if session.detach(self, now_s)]
         self._sessions.clear()
         self._entry.clear()
@@ -372,7 +371,7 @@ class Link:
         """A session is carried no more."""
         session = self._sessions.pop(handle, None)
         if session is not None:
-            self.carried.append(session)  # whoever drives it may want to know
+            self._dropped.append(session)
             if session.link is self:
                 session.link = None
         if not self._sessions and not self._entry:
