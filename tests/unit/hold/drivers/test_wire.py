@@ -44,8 +44,8 @@ class Nowhere(asyncio.Transport):
     def close(self) -> None:
         pass
 
-    def get_write_buffer_size(self) -> int:
-        return 0
+    def abort(self) -> None:
+        pass
 
 
 class Clock:
