@@ -15,7 +15,6 @@ from holdfast.hold.session.frames import (
     LARGEST_BYTES,
     OFFSET,
     PAIR,
-    UNPROVEN_BYTES,
     Buffer,
     Frame,
     Kind,
@@ -350,7 +349,6 @@ class Link:
         if self._host is not None:
             self._host.half_open -= 1
         self._parser.largest_bytes = session.terms.frame_bytes + OFFSET.size + TAG_BYTES
-        self._parser.largest_bytes = max(self._parser.largest_bytes, UNPROVEN_BYTES)
         self._parser.cut_through = not self._channel.sealed
         self.heart = Heartbeat(self._rhythm, now_s, LEAD if self._host is None else 1.0)
         self.heart.agree(agreed.heartbeat)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import hmac
 import random
+from dataclasses import replace
 
 import pytest
 from simulation.pair import TERMS, Pair
 
 from holdfast.hold.session.codes import Code, Violation
-from holdfast.hold.session.frames import UNPROVEN_BYTES, Kind, header
+from holdfast.hold.session.frames import CONTROL_BYTES, Kind, header
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.link import MOST_ANSWERS, Link
 from holdfast.hold.session.states import State
@@ -26,14 +27,28 @@ def server(pair: Pair) -> Link:
 def test_oversized(kind: Kind) -> None:
     link = server(Pair())
     with pytest.raises(Violation) as caught:
-        link.receive(header(kind, 1, UNPROVEN_BYTES + 1), 1000)
+        link.receive(header(kind, 1, CONTROL_BYTES + 1), 1000)
     assert caught.value.code is Code.TOO_LARGE and link.over
+
+
+@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.PING, Kind.RESET, 200])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_only_data_may_be_large_after_the_proof(kind: int, sealed: bool) -> None:
+    """Nothing counts what waits here of a frame that is not whole."""
+    pair = Pair(sealed=sealed, terms=replace(TERMS, frame_bytes=1 << 18))
+    joined = pair.opened()
+    joined.far.receive(header(kind, 1, CONTROL_BYTES), pair.now_s)
+    other = pair.join()
+    other.settle()
+    with pytest.raises(Violation) as caught:
+        other.far.receive(header(kind, 1, CONTROL_BYTES + 1), pair.now_s)
+    assert caught.value.code is Code.TOO_LARGE and other.far.over
 
 
 def test_announced_and_never_sent_holds_nothing() -> None:
     """A header that promises 4 KiB takes the memory of what came, not of what was promised."""
     link = server(Pair())
-    link.receive(header(Kind.HELLO, 1, UNPROVEN_BYTES) + b"x" * 10, 1000)
+    link.receive(header(Kind.HELLO, 1, CONTROL_BYTES) + b"x" * 10, 1000)
     assert link._parser.held_bytes == 22
 
 
