@@ -164,7 +164,7 @@ class Session:
         self._conclude()
 
     def abort(self, code: int, now_s: float) -> None:
-        """Give the session up: the peer is told, and neither end gets anything more.
+        """Give the session up: the peer is told, and neither end gets anything more. The first code holds.
 
         Raises:
             UsageError: the code cannot be told: it has 32 bits.
@@ -173,7 +173,7 @@ class Session:
             raise UsageError(
                 f"A session cannot be given up with code {code!r}: give one from 0 to {2**32 - 1}."
             )
-        if self.state in ENDED:
+        if self.ended or self.state is State.RESETTING:
             return
         self._to(Event.RESET_HERE)
         self.code = code

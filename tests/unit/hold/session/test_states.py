@@ -130,6 +130,20 @@ def test_a_reset_is_repeated_until_it_is_confirmed() -> None:
     assert (pair.client.state, pair.client.code, pair.server.state) == (State.RESET, 77, State.RESET)
 
 
+def test_a_session_is_given_up_with_the_first_code_only() -> None:
+    """The peer was told that one already; closing with bytes unread is no second reason."""
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.write(b"unread")
+    joined.settle()
+    pair.server.abort(300, pair.now_s)
+    joined.back()
+    pair.server.close(pair.now_s)
+    pair.server.abort(301, pair.now_s)
+    joined.settle()
+    assert (pair.client.code, pair.server.code) == (300, 300)
+
+
 def test_a_suspended_session_expires() -> None:
     pair = Pair()
     pair.opened().cut()
