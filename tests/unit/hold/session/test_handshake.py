@@ -228,6 +228,27 @@ def test_a_gap_in_resume_is_refused_for_good(sealed: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("resuming", [False, True])
+def test_a_session_that_has_ended_is_not_confirmed(sealed: bool, resuming: bool) -> None:
+    """Its application left, or its time was up, while the offer was on its way."""
+    pair = Pair(sealed=sealed)
+    if resuming:
+        pair.opened().cut()
+    joined = pair.join()
+    joined.forth()
+    if resuming:
+        pair.client.look(pair.now_s + pair.client.keep_s)
+    else:
+        pair.client.abort(1, pair.now_s)
+    assert pair.client.ended
+    met = len(pair.met)
+    with pytest.raises(Violation) as caught:
+        joined.back()
+    assert caught.value.code is Code.SUPERSEDED
+    assert joined.near.pull(1 << 16, pair.now_s) == [] and len(pair.met) == met
+
+
+@BOTH
 def test_a_session_that_begins_anew_keeps_no_credit_of_the_first_offer(sealed: bool) -> None:
     """The server was restarted before it was confirmed, and gives less now: more would end each transport."""
     pair = Pair(sealed=sealed)
