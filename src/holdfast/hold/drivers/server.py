@@ -170,6 +170,8 @@ class SessionServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for wire in list(self._wires):
             wire.give_up()
+        if self._listener is not None:
+            await self._listener.wait_closed()
         await asyncio.sleep(0)  # transports close in the next turn of the loop
 
     async def __aenter__(self) -> Self:

@@ -94,9 +94,34 @@ def test_the_old_transport_is_closed_as_soon_as_the_new_one_carries_the_session(
                 while made[0].transport is not None:
                     await asyncio.sleep(0.01)
             assert session.counters.resumes == 1
-            assert far.transport is not None
-            far.transport.abort()
             await session.send_eof()
             return time.monotonic() - begun
 
     assert asyncio.run(work()) < 1
+
+
+def test_closing_a_server_lets_go_of_no_other_socket(tmp_path: Path) -> None:
+    """One that is opened in the same turn of the loop gets the number of the one that listened."""
+    certificate = Certificate(tmp_path)
+
+    async def work() -> None:
+        near, far = socket.socketpair()
+        serving = await holdfast.serve(
+            echo, "tls://127.0.0.1:0", certificate=certificate.path, key=tmp_path / "key.pem"
+        )
+        await asyncio.sleep(0.01)
+        port = Target.parse(serving.url).port
+        assert serving._listener is not None
+        with near, far:
+            serving._listener.close()
+            with near.dup() as reading:
+                came = asyncio.Event()
+                asyncio.get_running_loop().add_reader(reading, came.set)
+                await asyncio.sleep(0.01)
+                far.send(b"x")
+                await asyncio.wait_for(came.wait(), 2)
+                asyncio.get_running_loop().remove_reader(reading)
+        await serving.close()
+        socket.create_server(("127.0.0.1", port)).close()
+
+    asyncio.run(work())
