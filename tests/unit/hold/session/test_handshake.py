@@ -126,6 +126,31 @@ def test_the_older_transport_is_released_only_when_the_newer_is_proven() -> None
     assert pair.server.link is new.far and old.far.over
 
 
+@pytest.mark.parametrize("wrong", ["another instance", "an old epoch"])
+def test_an_offer_that_makes_no_sense_is_not_confirmed(wrong: str) -> None:
+    """It is proven, so that only a mistake of the server's or a restored snapshot can have made it."""
+    pair = Pair()
+    pair.opened().cut()
+    pair.opened().cut()
+    if wrong == "another instance":
+        pair.host.instance_id = bytes(16)
+    else:
+        pair.server.epoch = pair.server._offered = 1
+    joined = pair.join()
+    before = (pair.client.generation, pair.client.epoch)
+    with pytest.raises(Violation, match=wrong):
+        joined.settle()
+    assert (pair.client.generation, pair.client.epoch, pair.client.link) == (*before, None)
+
+
+def test_both_ends_keep_a_session_for_the_smaller_of_their_times() -> None:
+    for ours, theirs in ((3.0, 7.0), (7.0, 3.0)):
+        pair = Pair(terms=replace(TERMS, keep_s=theirs))
+        pair.client = pair.session(replace(TERMS, keep_s=ours))
+        pair.opened()
+        assert (pair.client.keep_s, pair.server.keep_s) == (3.0, 3.0)
+
+
 def test_an_old_confirmation_loses_against_a_newer_one() -> None:
     pair = Pair()
     pair.opened().cut()
