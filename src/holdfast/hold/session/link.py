@@ -219,7 +219,7 @@ class Link:
         if kind <= Kind.REFUSED:
             self._shake(kind, handle, payload, now_s)
             return
-        if not self.up and not self._waiting:
+        if not self.up:
             raise Violation(Code.OUT_OF_PLACE, f"kind {kind} before any proof")
         if handle == 0:
             self._control(kind, payload, now_s)
@@ -252,7 +252,8 @@ class Link:
         elif kind in SESSION_EVENTS:
             known = Kind(kind)
             code = parsed(Reset, payload).code if known is Kind.RESET else None
-            session.event(SESSION_EVENTS[known], code)
+            if not session.ended:  # else this end was done with it before, and the peer crossed that
+                session.event(SESSION_EVENTS[known], code)
             if known in ANSWERS:
                 self._outbox.put(ANSWERS[known], handle, b"")
             if session.ended:

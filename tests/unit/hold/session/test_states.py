@@ -108,6 +108,22 @@ def test_both_ends_close_once_everything_arrived() -> None:
     assert pair.memory.promised_bytes == 0
 
 
+def test_what_crosses_the_end_of_a_session_is_no_violation() -> None:
+    """All had arrived, so giving up while CLOSE is on its way ends it; the peer cannot know."""
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.close(pair.now_s)
+    joined.settle()
+    pair.server.close(pair.now_s)
+    joined.back()  # the server's FIN
+    assert pair.client.state is State.CLOSING
+    joined.forth()
+    pair.client.abort(Code.ABORTED, pair.now_s)
+    assert pair.client.state is State.CLOSED
+    joined.settle()
+    assert pair.server.state is State.CLOSED and joined.near.over and joined.far.over
+
+
 def test_unread_bytes_make_closing_a_reset() -> None:
     pair = Pair()
     joined = pair.opened()
