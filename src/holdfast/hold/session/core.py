@@ -137,7 +137,7 @@ class Session:
 
     def finish(self) -> None:
         """End this direction; the peer reads what was written and then the end."""
-        if self.state not in ENDED | {State.RESETTING}:
+        if not self.ended and self.state is not State.RESETTING:
             self.out.finished = True
 
     def read(self, most: int) -> bytes:
@@ -154,7 +154,7 @@ class Session:
 
     def close(self, now_s: float) -> None:
         """End both directions once everything has arrived. What the peer still sends resets the session."""
-        if self.state in ENDED:
+        if self.ended:
             return
         if self.into.held_bytes:
             self.abort(Code.CLOSED_UNREAD, now_s)
@@ -234,7 +234,7 @@ class Session:
             Violation: see :meth:`Incoming.accept`.
         """
         into = self.into
-        if self.state is State.RESETTING or self.state in ENDED:
+        if self.state is State.RESETTING or self.ended:
             return
         new = into.accept(offset, data)
         if self._closing and new:
@@ -251,7 +251,7 @@ class Session:
         Raises:
             Violation: see :meth:`Incoming.finish`.
         """
-        if self.state is State.RESETTING or self.state in ENDED:
+        if self.state is State.RESETTING or self.ended:
             return
         self.into.finish(offset)
         self.ack_now = True
@@ -303,16 +303,14 @@ class Session:
         self.ack_now = self.say_now = True
         self._conclude()
 
-    def detach(self, link: Link, now_s: float) -> bool:
-        """A transport is gone; whether it was the one that carried the session."""
+    def detach(self, link: Link, now_s: float) -> None:
+        """A transport is gone, which may have been the one that carries the session."""
         if self.link is not link:
-            return False
+            return
         self.link = None
-        if self.state not in ENDED:
+        if not self.ended:
             self.suspended_s = now_s
-            if self.state is not State.OPENING:
-                self._to(Event.DETACHED)
-        return True
+            self._to(Event.DETACHED)
 
     def could_resume(self, position: Position) -> bool:
         """Whether nothing is missing between what both ends have."""
@@ -335,7 +333,7 @@ class Session:
 
     def lost(self, event: Event, why: Why) -> None:
         """The server refused it, or it was kept long enough."""
-        if self.state not in ENDED:
+        if not self.ended:
             self._to(event)
             if self.state is State.LOST:
                 self.why = why

@@ -81,11 +81,6 @@ class Entry:
                 self.open(self._later.popleft())
         return one
 
-    def clear(self) -> None:
-        """The transport is gone, and with it what was under way."""
-        self._under_way.clear()
-        self._later.clear()
-
     def _asked(self, handle: int) -> Responder:
         if self._host is None or handle <= self._last_handle:  # none is used twice
             raise Violation(Code.OUT_OF_PLACE, f"a handshake on handle {handle}")

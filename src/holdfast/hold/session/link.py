@@ -192,14 +192,13 @@ class Link:
                 next_s = session.ack_due_s
         return next_s
 
-    def lost(self, now_s: float) -> list[Session]:
-        """The transport is gone; the sessions that it carried, which are suspended now."""
+    def lost(self, now_s: float) -> None:
+        """The transport is gone; the sessions that it carried are suspended."""
         self._end()
+        for session in self._sessions.values():
+            session.detach(self, now_s)
         self._dropped += self._sessions.values()
-        carried = [session for session in self._sessions.values() if session.detach(self, now_s)]
         self._sessions.clear()
-        self._entry.clear()
-        return carried
 
     def go_away(self, after_s: float, text: str = "") -> None:
         """Ask the peer to come back on another transport (a drain)."""

@@ -14,7 +14,7 @@ from holdfast.hold.session.core import Why
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
-from holdfast.hold.wire.session_pb2 import GAP, UNKNOWN
+from holdfast.hold.wire.session_pb2 import DRAINING, GAP, UNKNOWN
 
 BOTH = pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
 
@@ -271,6 +271,25 @@ def test_a_session_that_has_ended_is_not_confirmed(sealed: bool, resuming: bool)
         joined.back()
     assert caught.value.code is Code.SUPERSEDED
     assert joined.near.pull(1 << 16, pair.now_s) == [] and len(pair.met) == met
+
+
+def test_a_session_that_begins_anew_may_be_told_to_wait_by_another_instance() -> None:
+    """It was never heard that the first one had it, so nothing is lost with that one."""
+    pair = Pair()
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    joined.near.pull(1 << 16, pair.now_s)
+    joined.cut()
+    pair.host = Host(TERMS, Memory(1 << 20), pair.chance.randbytes(48))
+    assert pair.opened().near.denied is not None
+    pair.host.draining = True
+    denied = pair.opened().near.denied
+    assert denied is not None and denied.reason == DRAINING and denied.retry_after_s == 1
+    assert pair.client.state is State.OPENING
+    pair.host.draining = False
+    pair.opened()
+    assert pair.client.state is State.OPEN
 
 
 @BOTH
