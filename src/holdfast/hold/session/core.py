@@ -110,6 +110,11 @@ class Session:
     # ---- the application's side
 
     @property
+    def given_up(self) -> bool:
+        """It has ended, or is about to by a RESET of this end: nothing is given or taken any more."""
+        return self.ended or self.state is State.RESETTING
+
+    @property
     def confirmed_bytes(self) -> int:
         """How many of the bytes written have arrived at the peer's session."""
         return min(self.out.first, self.out.end)
@@ -128,7 +133,7 @@ class Session:
         Raises:
             UsageError: after :meth:`finish`, or the session has ended.
         """
-        if self.out.finished or self.ended or self.state is State.RESETTING:
+        if self.out.finished or self.given_up:
             raise UsageError("Nothing can be written to this direction of the session: it has ended.")
         size = min(self.room(), len(data))
         if size:
@@ -137,7 +142,7 @@ class Session:
 
     def finish(self) -> None:
         """End this direction; the peer reads what was written and then the end."""
-        if not self.ended and self.state is not State.RESETTING:
+        if not self.given_up:
             self.out.finished = True
 
     def read(self, most: int) -> bytes:
@@ -173,7 +178,7 @@ class Session:
             raise UsageError(
                 f"A session cannot be given up with code {code!r}: give one from 0 to {2**32 - 1}."
             )
-        if self.ended or self.state is State.RESETTING:
+        if self.given_up:
             return
         self._to(Event.RESET_HERE)
         self.code = code
@@ -234,7 +239,7 @@ class Session:
             Violation: see :meth:`Incoming.accept`.
         """
         into = self.into
-        if self.state is State.RESETTING or self.ended:
+        if self.given_up:
             return
         new = into.accept(offset, data)
         if self._closing and new:
@@ -251,7 +256,7 @@ class Session:
         Raises:
             Violation: see :meth:`Incoming.finish`.
         """
-        if self.state is State.RESETTING or self.ended:
+        if self.given_up:
             return
         self.into.finish(offset)
         self.ack_now = True

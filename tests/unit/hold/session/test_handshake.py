@@ -151,6 +151,22 @@ def test_both_ends_keep_a_session_for_the_smaller_of_their_times() -> None:
         assert (pair.client.keep_s, pair.server.keep_s) == (3.0, 3.0)
 
 
+@BOTH
+def test_a_session_that_ended_meanwhile_is_not_taken_back(sealed: bool) -> None:
+    """Its time was up, or its handler gave it up, while the offer and the confirmation were on their way."""
+    pair = Pair(sealed=sealed)
+    pair.opened().cut()
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    pair.server.look(pair.now_s + pair.server.keep_s)
+    assert pair.server.state is State.LOST
+    with pytest.raises(Violation) as caught:
+        joined.forth()
+    assert caught.value.code is Code.SUPERSEDED and joined.far.over
+    assert pair.server.state is State.LOST and pair.server.link is None
+
+
 def test_an_old_confirmation_loses_against_a_newer_one() -> None:
     pair = Pair()
     pair.opened().cut()
