@@ -131,7 +131,7 @@ class Heartbeat:
 
     __slots__ = (
         "_asked_s",
-        "_awaited_s",
+        "_awaited",
         "_hear_every_s",
         "_heard_s",
         "_id",
@@ -157,7 +157,7 @@ class Heartbeat:
         self._ping_came_s = -NEVER
         self._slower_ms = 0
         self._asked_s: float | None = None  # since when bytes wait for an acknowledgement
-        self._awaited_s: float | None = None  # when the Ping without answer went out
+        self._awaited = False  # the last Ping has no answer yet
         self._pinged_s = -NEVER
         self._id = 0
 
@@ -210,9 +210,7 @@ class Heartbeat:
     def ping(self, now_s: float) -> Ping:
         """A Ping, to be sent now."""
         self._id += 1
-        self._pinged_s = now_s
-        if self._awaited_s is None:
-            self._awaited_s = now_s
+        self._pinged_s, self._awaited = now_s, True
         self.sent(now_s)
         return Ping(id=self._id)
 
@@ -234,11 +232,17 @@ class Heartbeat:
         if pong.slower_ms and self._send_every_s != NEVER:
             self.slowed += 1
             self._send_every_s = max(self._send_every_s, min(pong.slower_ms, 600_000) / 1000)
-        if pong.id == self._id and self._awaited_s is not None:
-            self.trip.measured(max(0.0, now_s - self._pinged_s))
-            self._awaited_s = None
+        if pong.id == self._id and self._awaited:
+            # What is far longer was our own sleep as likely as the path's, and would be remembered for hours.
+            self.trip.measured(min(max(0.0, now_s - self._pinged_s), self._patience_s))
+            self._awaited = False
 
     # ---- what is thought of the peer
+
+    @property
+    def _patience_s(self) -> float:
+        """How long an answer that is awaited may take."""
+        return max(EXPECTED_S, 2 * self.trip.allowance_s)
 
     def doubt_s(self) -> float:
         """When the peer becomes suspect, if nothing comes until then."""
@@ -246,7 +250,7 @@ class Heartbeat:
         silent_s = self._heard_s + self._hear_every_s + allowance_s
         if self._asked_s is None:
             return silent_s
-        return min(silent_s, self._asked_s + max(EXPECTED_S, 2 * allowance_s))
+        return min(silent_s, self._asked_s + self._patience_s)
 
     def look(self, now_s: float) -> Life:
         """What to think of the peer now. Call it at :meth:`next_s` and whenever something happens.
@@ -255,10 +259,10 @@ class Heartbeat:
         blocked, the machine slept), what the peer sent meanwhile may wait unread: the silence then counts
         from now, and a Ping is due at once.
         """
-        patience_s = min(self._hear_every_s, self._send_every_s, 30.0)
+        borne_s = max(EXPECTED_S, min(self._hear_every_s, self._send_every_s, 30.0))
         late_s = now_s - max(self._looked_s, min(self.next_s(self._looked_s), now_s))
         self._looked_s = now_s
-        if late_s > max(patience_s, EXPECTED_S):
+        if late_s > borne_s:
             self.stalls += 1
             self._heard_s = now_s
             self._sent_s = -NEVER

@@ -111,6 +111,27 @@ def test_own_sleep_is_noticed_and_the_peer_gets_another_chance(asleep_s: float) 
     assert [life for _, life in watch(heart, woke_s + 60, woke_s)] == [Life.SUSPECT, Life.DEAD]
 
 
+def test_a_sleep_before_the_answer_was_read_is_no_round_trip() -> None:
+    """The laptop slept for an hour between PING and PONG, which the path had brought long before."""
+    heart, other = agreed(Rhythm(10, 10), Rhythm(10, 10))
+    heart.trip.measured(0.01)
+    pong = other.pong(heart.ping(9.0), 9.005)
+    heart.heard(3609.0)
+    heart.ponged(pong, 3609.0)
+    heart.awaiting(True, 3609.0)
+    assert heart.look(3609.0) is Life.ALIVE
+    assert watch(heart, 3613, 3609.0)[0][1] is Life.SUSPECT
+
+
+def test_a_path_that_has_become_long_is_learnt_in_a_few_round_trips() -> None:
+    heart, other = agreed(Rhythm(10, 10), Rhythm(10, 10))
+    heart.trip.measured(0.01)
+    for turn in range(5):
+        pong = other.pong(heart.ping(turn * 10.0), turn * 10.0 + 1.5)
+        heart.ponged(pong, turn * 10.0 + 3)
+    assert heart.trip.allowance_s > 3
+
+
 def test_idle_ends_ping_as_often_as_agreed() -> None:
     heart, _ = agreed(Rhythm(10, 30), Rhythm(10, 30))
     pings, now_s = 0, 0.0

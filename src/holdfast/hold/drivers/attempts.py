@@ -152,7 +152,12 @@ class Attempts:
             raise
         except ssl.SSLError as error:
             raise NotCarried(f"TLS: {error}") from error
-        wire.carry(Link(channel, began_s, handshake_s=policy.handshake_s, rhythm=one.terms.rhythm))
+        link = Link(
+            channel, began_s, handshake_s=policy.handshake_s, rhythm=one.terms.rhythm,
+            # When a newer transport has taken the session: this one is closed when this turn is over.
+            on_over=lambda: asyncio.get_running_loop().call_soon(wire.flush),
+        )  # fmt: skip
+        wire.carry(link)
         if one.ended or wire.gone:
             wire.abort()
             raise _reason(wire)

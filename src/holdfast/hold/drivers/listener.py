@@ -94,6 +94,8 @@ class Listener:
         self._sock.listen(BACKLOG)
         if self._tls is not None:
             self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="accepts TLS")
+            # Not before: the loop would let go of whatever has got the same number meanwhile.
+            self._accepting.add_done_callback(lambda _: self._sock.close())
 
     def close(self) -> None:
         """Accept nothing more; handshakes of TLS end, and so does our file of a Unix socket."""
@@ -104,11 +106,17 @@ class Listener:
             self._server.close()
         if self._accepting is not None:
             self._accepting.cancel()
+        else:
+            self._sock.close()
         for sock in self._shaking.values():
             # Not cancelled: uvloop 0.23 logs an error for each TLS handshake that is.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+
+    async def wait_closed(self) -> None:
+        """Until the address is free again."""
+        if self._accepting is not None:
+            await asyncio.wait([self._accepting])
 
     async def _accept(self) -> None:
         """As ``create_server`` does, which would begin any number of TLS handshakes."""

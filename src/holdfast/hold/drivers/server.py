@@ -181,6 +181,8 @@ class SessionServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for wire in list(self._wires):
             wire.give_up()
+        if self._listener is not None:
+            await self._listener.wait_closed()
         await asyncio.sleep(0)  # transports close in the next turn of the loop
 
     async def __aenter__(self) -> Self:
@@ -230,7 +232,7 @@ class SessionServer:
     def changed(self, wire: Wire) -> None:
         """Something happened to a transport: its sessions may have to know."""
         link = wire.link
-        for one in link.sessions if not wire.gone else link.carried:
+        for one in link.changed():
             session = self._sessions.get(one.id)
             if session is None:
                 continue

@@ -199,7 +199,7 @@ class Session:
             part = memoryview(data if whole else bytes(memoryview(data).cast("B")[at : at + CHUNK_BYTES]))
             begin = at if whole else 0
             while begin < len(part) or not size:
-                if one.ended or one.state is State.RESETTING:
+                if one.given_up:
                     raise self._unsent(self.error(), at)
                 took = one.write(part[begin:] if begin else part)
                 begin, at = begin + took, at + took

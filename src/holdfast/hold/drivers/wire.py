@@ -22,7 +22,7 @@ EARLY_S = 1.0
 """How much too early a timer may be: an idle one would otherwise wake the process beside each PING."""
 
 LAST_WORDS_S = 5.0
-"""How long a transport that was given up may take to send what is under way: its peer may never read."""
+"""How long a transport that was given up may take to end: its peer may never read, or never answer."""
 
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
@@ -189,8 +189,8 @@ class Wire(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         if self.transport is not None:
-            if self.transport.get_write_buffer_size():
-                self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.transport.abort)
+            # Whatever is left to do: TLS for one waits for the peer's own last word, by default for 30 s.
+            self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.transport.abort)
             self.transport.close()
         if self.linked:
             self.link.lost(now_s())

@@ -115,6 +115,11 @@ class Session:
     # ---- the application's side
 
     @property
+    def given_up(self) -> bool:
+        """It has ended, or is about to by a RESET of this end: nothing is given or taken any more."""
+        return self.ended or self.state is State.RESETTING
+
+    @property
     def confirmed_bytes(self) -> int:
         """How many of the bytes written have arrived at the peer's session."""
         return min(self.out.first, self.out.end)
@@ -133,7 +138,7 @@ class Session:
         Raises:
             UsageError: after :meth:`finish`, or the session has ended.
         """
-        if self.out.finished or self.ended or self.state is State.RESETTING:
+        if self.out.finished or self.given_up:
             raise UsageError("Nothing can be written to this direction of the session: it has ended.")
         size = min(self.room(), len(data))
         if size:
@@ -142,7 +147,7 @@ class Session:
 
     def finish(self) -> None:
         """End this direction; the peer reads what was written and then the end."""
-        if self.state not in ENDED | {State.RESETTING}:
+        if not self.given_up:
             self.out.finished = True
 
     def read(self, most: int) -> bytes:
@@ -169,7 +174,7 @@ class Session:
         self._conclude()
 
     def abort(self, code: int, now_s: float) -> None:
-        """Give the session up: the peer is told, and neither end gets anything more.
+        """Give the session up: the peer is told, and neither end gets anything more. The first code holds.
 
         Raises:
             UsageError: the code cannot be told: it has 32 bits.
@@ -178,7 +183,7 @@ class Session:
             raise UsageError(
                 f"A session cannot be given up with code {code!r}: give one from 0 to {2**32 - 1}."
             )
-        if self.ended:
+        if self.given_up:
             return
         self._to(Event.RESET_HERE)
         self.code = code
@@ -246,7 +251,7 @@ class Session:
             Violation: see :meth:`Incoming.accept`.
         """
         into = self.into
-        if self.ended or self.state is State.RESETTING:
+        if self.given_up:
             return
         new = into.accept(offset, data)
         if self._closing and new:
@@ -263,7 +268,7 @@ class Session:
         Raises:
             Violation: see :meth:`Incoming.finish`.
         """
-        if self.ended or self.state is State.RESETTING:
+        if self.given_up:
             return
         self.into.finish(offset)
         self.ack_now = True
@@ -315,16 +320,14 @@ class Session:
         self.ack_now, self.say_now = True, self.state in SAID
         self._conclude()
 
-    def detach(self, link: Link, now_s: float) -> bool:
-        """A transport is gone; whether it was the one that carried the session."""
+    def detach(self, link: Link, now_s: float) -> None:
+        """A transport is gone, which may have been the one that carries the session."""
         if self.link is not link:
-            return False
+            return
         self.link = None
         if not self.ended:
             self.suspended_s = now_s
-            if self.state is not State.OPENING:
-                self._to(Event.DETACHED)
-        return True
+            self._to(Event.DETACHED)
 
     def could_resume(self, position: Position) -> bool:
         """Whether nothing is missing between what both ends have."""

@@ -8,7 +8,7 @@ from math import inf
 
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session
-from holdfast.hold.session.frames import UNPROVEN_BYTES, Buffer, Parser
+from holdfast.hold.session.frames import Buffer, Parser
 from holdfast.hold.session.handshake import Channel, Said
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.initiator import Initiator
@@ -88,8 +88,6 @@ class Entry:
         Raises:
             Violation: it has no place here, or a proof is wrong.
         """
-        if len(payload) > UNPROVEN_BYTES:
-            raise Violation(Code.TOO_LARGE, "a handshake")
         one = self._under_way.get(handle) or self._asked(handle, now_s)
         if isinstance(one, Initiator):
             said = one.receive(kind, payload)

@@ -26,8 +26,8 @@ PAIR = Struct("!QQ")
 ASK = 1
 """A flag of ACK: acknowledge at once."""
 
-UNPROVEN_BYTES = 4096
-"""The largest payload that is taken from somebody who has proven nothing."""
+CONTROL_BYTES = 4096
+"""The largest payload of a frame that is not DATA, and of any from somebody who has proven nothing."""
 
 LARGEST_BYTES = 1 << 20
 """No frame is larger, whatever was agreed."""
@@ -100,7 +100,7 @@ class Parser:
     It holds back at most one frame. Once ``cut_through``, a DATA frame is given in pieces as they come.
 
     Attributes:
-        largest_bytes: the largest payload that is taken.
+        largest_bytes: the largest payload of DATA that is taken.
         cut_through: DATA need not be whole; set when frames are not sealed.
         open: gives the payload of a sealed frame, from its header and what it carries; None: none is sealed.
     """
@@ -109,7 +109,7 @@ class Parser:
                  "largest_bytes", "open")  # fmt: skip
 
     def __init__(self) -> None:
-        self.largest_bytes = UNPROVEN_BYTES
+        self.largest_bytes = CONTROL_BYTES
         self.cut_through = False
         self.open: Callable[[bytes, Buffer], bytes] | None = None
         self._data: Buffer = b""
@@ -151,8 +151,9 @@ class Parser:
             self._hold(HEADER_BYTES - there)
             return None
         kind, flags, _, handle, length = HEADER.unpack_from(data, at)
-        if length > self.largest_bytes:
-            raise Violation(Code.TOO_LARGE, f"a frame of {length} bytes, {self.largest_bytes} at most")
+        most = self.largest_bytes if kind == DATA else CONTROL_BYTES
+        if length > most:
+            raise Violation(Code.TOO_LARGE, f"a frame of {length} bytes, {most} at most")
         if kind not in KINDS and kind < OPTIONAL_FROM:
             raise Violation(Code.UNKNOWN_KIND, f"kind {kind}")
         if self.cut_through and kind == DATA:

@@ -18,7 +18,6 @@ from holdfast.hold.session.frames import (
     LARGEST_BYTES,
     OFFSET,
     PAIR,
-    UNPROVEN_BYTES,
     Buffer,
     Frame,
     Kind,
@@ -55,7 +54,6 @@ class Link:
         more: what there was to send did not fit into the last :meth:`pull`.
         goaway_s: the peer asked to come back on another transport, after so many seconds.
         denied: how a handshake was refused.
-        carried: the sessions that it carried when it was lost.
 
     Args:
         channel: what the transport is.
@@ -82,7 +80,7 @@ class Link:
         self._parser = Parser()
         self._allowance = Allowance(0, 0)
         self._sessions: dict[int, Session] = {}
-        self.carried: list[Session] = []
+        self._dropped: list[Session] = []
         # Handles whose confirmation nothing has answered yet, and the session that was confirmed.
         self._waiting: dict[int, bytes] = {}
         self._greet = False
@@ -107,10 +105,10 @@ class Link:
         """The peer is short of credit on this transport: what is taken should be granted soon."""
         return self._allowance.short
 
-    @property
-    def sessions(self) -> list[Session]:
-        """Those that it carries."""
-        return list(self._sessions.values())
+    def changed(self) -> list[Session]:
+        """Those that it carries, and those that it has ceased to carry since this was last asked."""
+        dropped, self._dropped = self._dropped, []
+        return [*self._sessions.values(), *dropped]
 
     def open(self, session: Session, now_s: float) -> None:
         """Begin a handshake that makes this transport carry a session (client)."""
@@ -197,13 +195,13 @@ class Link:
                 next_s = session.ack_due_s
         return next_s
 
-    def lost(self, now_s: float) -> list[Session]:
-        """The transport is gone; the sessions that it carried, which are suspended now."""
+    def lost(self, now_s: float) -> None:
+        """The transport is gone; the sessions that it carried are suspended."""
         self._end()
-        self.carried += self._sessions.values()
-        carried = [session for session in self._sessions.values() if session.detach(self, now_s)]
+        for session in self._sessions.values():
+            session.detach(self, now_s)
+        self._dropped += self._sessions.values()
         self._sessions.clear()
-        return carried
 
     def go_away(self, after_s: float, text: str = "") -> None:
         """Ask the peer to come back on another transport (a drain)."""
@@ -223,7 +221,7 @@ class Link:
         if kind < DATA:
             self._shake(kind, handle, payload, now_s)
             return
-        if not self.up and not self._waiting:
+        if not self.up:
             raise Violation(Code.OUT_OF_PLACE, f"kind {kind} before any proof")
         if handle == 0:
             self._control(kind, payload, now_s)
@@ -256,7 +254,8 @@ class Link:
         elif kind in SESSION_EVENTS:
             known = Kind(kind)
             code = parsed(Reset, payload).code if known is Kind.RESET else None
-            session.event(SESSION_EVENTS[known], code)
+            if not session.ended:  # else this end was done with it before, and the peer crossed that
+                session.event(SESSION_EVENTS[known], code)
             if known in ANSWERS:
                 self._outbox.answer(ANSWERS[known], handle, b"")
             if session.ended:
@@ -320,7 +319,8 @@ class Link:
             del self._waiting[handle]
             self._attach(handle, agreed, now_s)
         else:
-            session.out.limit = max(session.out.limit, agreed.limit)
+            # Not the larger: a session that begins anew has nothing of what it was offered before.
+            session.out.limit = agreed.limit
 
     def _heard_first(self, handle: int, now_s: float) -> None:
         """The server's first word on a new session: it has it."""
@@ -352,7 +352,6 @@ class Link:
         if self._host is not None:
             self._host.half_open -= 1
         self._parser.largest_bytes = session.terms.frame_bytes + OFFSET.size + TAG_BYTES
-        self._parser.largest_bytes = max(self._parser.largest_bytes, UNPROVEN_BYTES)
         self._parser.cut_through = not self._channel.sealed
         self.heart = Heartbeat(self._rhythm, now_s, LEAD if self._host is None else 1.0)
         self.heart.agree(agreed.heartbeat)
@@ -373,7 +372,7 @@ class Link:
         """A session is carried no more."""
         session = self._sessions.pop(handle, None)
         if session is not None:
-            self.carried.append(session)  # whoever drives it may want to know
+            self._dropped.append(session)
             if session.link is self:
                 session.link = None
         if not self._sessions and not self._entry:

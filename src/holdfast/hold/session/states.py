@@ -82,7 +82,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.CLOSING, Event.EXPIRED): State.CLOSED,
     (State.RESETTING, Event.ATTACHED): State.RESETTING,  # RESET is sent again
     (State.RESETTING, Event.DETACHED): State.RESETTING,
-    (State.RESETTING, Event.RESET_HERE): State.RESETTING,
     (State.RESETTING, Event.RESET_THERE): State.RESET,
     (State.RESETTING, Event.RESET_CONFIRMED): State.RESET,
     (State.RESETTING, Event.CLOSE_THERE): State.RESET,

@@ -14,6 +14,11 @@ VERSIONS = (1,)
 LEAST_WINDOW_BYTES = 4096
 FIRST_WINDOW_BYTES = 1 << 16
 SHARES = 1 << 14
+RESERVED = 4
+"""One part of so many of the memory is not for growth: what was given to some is never taken back from
+them, and would leave nothing for those that come later.
+"""
+
 TRANSPORT_BYTES = 1 << 24
 ACK_DELAY_S = 0.05
 HANDSHAKE_S = 10.0
@@ -111,6 +116,8 @@ class Memory:
     def resize(self, window: int, wanted: int, least: int) -> int:
         """The next window of a session that has one: larger where there is room, never above a fair share.
 
+        What is RESERVED is for others' first windows.
+
         Args:
             window: what it has.
             wanted: what it could use.
@@ -118,7 +125,8 @@ class Memory:
         """
         share = self.cap_bytes // (2 * max(1, self.sessions))
         goal = max(least, min(wanted, max(LEAST_WINDOW_BYTES, share)))
-        goal = min(goal, max(least, window + (self.cap_bytes - self.promised_bytes) // 2))
+        room = max(0, self.cap_bytes - self.cap_bytes // RESERVED - self.promised_bytes)
+        goal = min(goal, max(least, window + room // 2))
         self.promised_bytes += 2 * (goal - window)
         return goal
 

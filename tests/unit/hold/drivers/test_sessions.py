@@ -338,6 +338,21 @@ def test_a_window_grows_to_a_fair_share_and_not_beyond() -> None:
     assert memory.resize(LEAST_WINDOW_BYTES, 1 << 30, LEAST_WINDOW_BYTES) == (1 << 20) // 8
 
 
+def test_those_who_came_first_leave_room_for_others() -> None:
+    """Sessions that have used their windows and are idle now give nothing back."""
+    memory, largest = Memory(1 << 30), 4 << 20
+    for _ in range(1000):
+        window = memory.first_window(largest)
+        memory.enter(window)
+        while (grown := memory.resize(window, min(2 * window, largest), window)) > window:
+            window = grown
+    for _ in range(10_000):
+        window = memory.first_window(largest)
+        assert window >= LEAST_WINDOW_BYTES
+        memory.enter(window)
+    assert memory.promised_bytes <= memory.cap_bytes
+
+
 def test_both_ends_sockets_have_the_policys_options() -> None:
     """The server's inherit them from the socket that listens."""
     found: list[SocketPolicy] = []

@@ -53,6 +53,9 @@ class Nowhere(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def abort(self) -> None:
+        pass
+
 
 class Clock:
     now_s = 1000.0

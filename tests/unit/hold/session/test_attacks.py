@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import hmac
 import random
+from dataclasses import replace
 
 import pytest
 from simulation.pair import TERMS, Joined, Pair
 
+from holdfast.hold.session import responder
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.entry import MOST_HANDSHAKES
-from holdfast.hold.session.frames import UNPROVEN_BYTES, Kind, header
+from holdfast.hold.session.frames import CONTROL_BYTES, Kind, header
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.outbox import MOST_ANSWERS
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.wire.heartbeat_pb2 import Ping
-from holdfast.hold.wire.session_pb2 import BUSY
+from holdfast.hold.wire.session_pb2 import BUSY, Hello
 
 
 def server(pair: Pair) -> Link:
@@ -29,14 +31,28 @@ def server(pair: Pair) -> Link:
 def test_oversized(kind: Kind) -> None:
     link = server(Pair())
     with pytest.raises(Violation) as caught:
-        link.receive(header(kind, 1, UNPROVEN_BYTES + 1), 1000)
+        link.receive(header(kind, 1, CONTROL_BYTES + 1), 1000)
     assert caught.value.code is Code.TOO_LARGE and link.over
+
+
+@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.PING, Kind.RESET, 200])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_only_data_may_be_large_after_the_proof(kind: int, sealed: bool) -> None:
+    """Nothing counts what waits here of a frame that is not whole."""
+    pair = Pair(sealed=sealed, terms=replace(TERMS, frame_bytes=1 << 18))
+    joined = pair.opened()
+    joined.far.receive(header(kind, 1, CONTROL_BYTES), pair.now_s)
+    other = pair.join()
+    other.settle()
+    with pytest.raises(Violation) as caught:
+        other.far.receive(header(kind, 1, CONTROL_BYTES + 1), pair.now_s)
+    assert caught.value.code is Code.TOO_LARGE and other.far.over
 
 
 def test_announced_and_never_sent_holds_nothing() -> None:
     """A header that promises 4 KiB takes the memory of what came, not of what was promised."""
     link = server(Pair())
-    link.receive(header(Kind.HELLO, 1, UNPROVEN_BYTES) + b"x" * 10, 1000)
+    link.receive(header(Kind.HELLO, 1, CONTROL_BYTES) + b"x" * 10, 1000)
     assert link._parser.held_bytes == 22
 
 
@@ -162,6 +178,50 @@ def test_another_binding_does_not_fit() -> None:
     with pytest.raises(Violation, match="a proof is wrong"):
         joined.near.receive(b"".join(other.pull(1 << 16, pair.now_s)), pair.now_s)
     assert pair.met == []
+
+
+@pytest.mark.parametrize("mode", ["psk", "tls", "unix"])
+@pytest.mark.parametrize("resuming", [False, True])
+def test_a_server_without_the_key_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, mode: str, resuming: bool
+) -> None:
+    """It takes any first flight for good, and offers what only the real one may."""
+    pair = Pair()
+    pair.channel = replace(pair.channel, mode=mode)
+    if resuming:
+        pair.opened().cut()
+    before = (pair.client.key, pair.client.generation, pair.client.state)
+    joined = pair.join()
+    impostor = Link(replace(pair.channel, psk=bytes(32)), pair.now_s, host=pair.host)
+    monkeypatch.setattr(responder, "check", lambda expected, shown: True)
+    if resuming:
+        monkeypatch.setattr(pair.server, "key", bytes(32))
+    impostor.receive(b"".join(joined.near.pull(1 << 16, pair.now_s)), pair.now_s)
+    with pytest.raises(Violation, match=r"a proof is wrong \(of the server\)"):
+        joined.near.receive(b"".join(impostor.pull(1 << 16, pair.now_s)), pair.now_s)
+    assert (pair.client.key, pair.client.generation, pair.client.state) == before
+    assert joined.near.over and not joined.near.up
+
+
+def test_only_one_handshake_may_be_under_way_before_a_proof() -> None:
+    pair = Pair()
+    link = server(pair)
+    flight = Hello(nonce=bytes(32), public_key=bytes(32)).SerializeToString()
+    link.receive(header(Kind.HELLO, 1, len(flight)) + flight, pair.now_s)
+    with pytest.raises(Violation) as caught:
+        link.receive(header(Kind.HELLO, 2, len(flight)) + flight, pair.now_s)
+    assert caught.value.code is Code.TOO_MANY and link.over
+
+
+def test_handshakes_on_a_proven_transport_are_bounded() -> None:
+    pair = Pair(sealed=False)
+    joined = pair.opened()
+    flight = Hello(nonce=bytes(32), public_key=bytes(32)).SerializeToString()
+    hellos = [header(Kind.HELLO, handle, len(flight)) + flight for handle in range(2, 3 + MOST_HANDSHAKES)]
+    joined.far.receive(b"".join(hellos[:-1]), pair.now_s)
+    with pytest.raises(Violation) as caught:
+        joined.far.receive(hellos[-1], pair.now_s)
+    assert caught.value.code is Code.TOO_MANY
 
 
 def test_a_session_id_alone_disturbs_nothing() -> None:

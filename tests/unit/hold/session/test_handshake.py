@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from simulation.pair import Pair
+from simulation.pair import TERMS, Pair
 
 from holdfast.hold.session import initiator
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Why
+from holdfast.hold.session.host import Host
 from holdfast.hold.session.states import State
+from holdfast.hold.session.terms import Memory
 from holdfast.hold.wire.session_pb2 import BUSY, DRAINING, EXPIRED, GAP, STRANGER, UNKNOWN, VERSION
 
 BOTH = pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
@@ -122,6 +125,47 @@ def test_the_older_transport_is_released_only_when_the_newer_is_proven() -> None
     assert pair.server.link is old.far and not old.far.over
     new.forth()
     assert pair.server.link is new.far and old.far.over
+
+
+@pytest.mark.parametrize("wrong", ["another instance", "an old epoch"])
+def test_an_offer_that_makes_no_sense_is_not_confirmed(wrong: str) -> None:
+    """It is proven, so that only a mistake of the server's or a restored snapshot can have made it."""
+    pair = Pair()
+    pair.opened().cut()
+    pair.opened().cut()
+    if wrong == "another instance":
+        pair.host.instance_id = bytes(16)
+    else:
+        pair.server.epoch = pair.server._offered = 1
+    joined = pair.join()
+    before = (pair.client.generation, pair.client.epoch)
+    with pytest.raises(Violation, match=wrong):
+        joined.settle()
+    assert (pair.client.generation, pair.client.epoch, pair.client.link) == (*before, None)
+
+
+def test_both_ends_keep_a_session_for_the_smaller_of_their_times() -> None:
+    for ours, theirs in ((3.0, 7.0), (7.0, 3.0)):
+        pair = Pair(terms=replace(TERMS, keep_s=theirs))
+        pair.client = pair.session(replace(TERMS, keep_s=ours))
+        pair.opened()
+        assert (pair.client.keep_s, pair.server.keep_s) == (3.0, 3.0)
+
+
+@BOTH
+def test_a_session_that_ended_meanwhile_is_not_taken_back(sealed: bool) -> None:
+    """Its time was up, or its handler gave it up, while the offer and the confirmation were on their way."""
+    pair = Pair(sealed=sealed)
+    pair.opened().cut()
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    pair.server.look(pair.now_s + pair.server.keep_s)
+    assert pair.server.state is State.LOST
+    with pytest.raises(Violation) as caught:
+        joined.forth()
+    assert caught.value.code is Code.SUPERSEDED and joined.far.over
+    assert pair.server.state is State.LOST and pair.server.link is None
 
 
 def test_an_old_confirmation_loses_against_a_newer_one() -> None:
@@ -250,6 +294,63 @@ def test_a_gap_in_resume_is_refused_for_good(sealed: bool) -> None:
     joined.settle()
     assert joined.near.denied is not None and joined.near.denied.reason == GAP
     assert pair.client.state is State.LOST and pair.client.why is Why.GAP
+
+
+@BOTH
+@pytest.mark.parametrize("resuming", [False, True])
+def test_a_session_that_has_ended_is_not_confirmed(sealed: bool, resuming: bool) -> None:
+    """Its application left, or its time was up, while the offer was on its way."""
+    pair = Pair(sealed=sealed)
+    if resuming:
+        pair.opened().cut()
+    joined = pair.join()
+    joined.forth()
+    if resuming:
+        pair.client.look(pair.now_s + pair.client.keep_s)
+    else:
+        pair.client.abort(1, pair.now_s)
+    assert pair.client.ended
+    met = len(pair.met)
+    with pytest.raises(Violation) as caught:
+        joined.back()
+    assert caught.value.code is Code.SUPERSEDED
+    assert joined.near.pull(1 << 16, pair.now_s) == [] and len(pair.met) == met
+
+
+def test_a_session_that_begins_anew_may_be_told_to_wait_by_another_instance() -> None:
+    """It was never heard that the first one had it, so nothing is lost with that one."""
+    pair = Pair()
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    joined.near.pull(1 << 16, pair.now_s)
+    joined.cut()
+    pair.host = Host(TERMS, Memory(1 << 20), pair.chance.randbytes(48))
+    assert pair.opened().near.denied is not None
+    pair.host.draining = True
+    denied = pair.opened().near.denied
+    assert denied is not None and denied.reason == DRAINING and denied.retry_after_s == 1
+    assert pair.client.state is State.OPENING
+    pair.host.draining = False
+    pair.opened()
+    assert pair.client.state is State.OPEN
+
+
+@BOTH
+def test_a_session_that_begins_anew_keeps_no_credit_of_the_first_offer(sealed: bool) -> None:
+    """The server was restarted before it was confirmed, and gives less now: more would end each transport."""
+    pair = Pair(sealed=sealed)
+    joined = pair.join()
+    joined.forth()
+    joined.back()
+    joined.near.pull(1 << 16, pair.now_s)  # the confirmation is lost
+    joined.cut()
+    pair.host = Host(replace(TERMS, window_bytes=1000), Memory(1 << 20), pair.chance.randbytes(48))
+    pair.opened()  # refused
+    assert pair.client.write(b"x" * 3000) == 3000
+    joined = pair.opened()
+    assert pair.client.state is State.OPEN and not joined.far.over
+    assert pair.server.read(3000) == b"x" * 1000
 
 
 def test_a_refusal_without_proof_ends_nothing() -> None:

@@ -107,7 +107,7 @@ def test_a_session_that_is_resumed_where_it_is_leaves_its_handle() -> None:
     joined.near.open(pair.client, pair.now_s)
     joined.settle()
     assert (pair.server.epoch, pair.server.handle) == (2, 2)
-    assert (joined.near.sessions, joined.far.sessions) == ([pair.client], [pair.server])
+    assert (joined.near.changed(), joined.far.changed()) == ([pair.client], [pair.server])
     joined.far.receive(DATA_HEADER.pack(Kind.DATA, 0, 0, 1, 8 + 3, 0) + b"old", pair.now_s)
     assert pair.server.into.next == 0
     assert pair.client.write(b"new") == 3

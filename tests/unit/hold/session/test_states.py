@@ -108,6 +108,22 @@ def test_both_ends_close_once_everything_arrived() -> None:
     assert pair.memory.promised_bytes == 0
 
 
+def test_what_crosses_the_end_of_a_session_is_no_violation() -> None:
+    """All had arrived, so giving up while CLOSE is on its way ends it; the peer cannot know."""
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.close(pair.now_s)
+    joined.settle()
+    pair.server.close(pair.now_s)
+    joined.back()  # the server's FIN
+    assert pair.client.state is State.CLOSING
+    joined.forth()
+    pair.client.abort(Code.ABORTED, pair.now_s)
+    assert pair.client.state is State.CLOSED
+    joined.settle()
+    assert pair.server.state is State.CLOSED and joined.near.over and joined.far.over
+
+
 def test_unread_bytes_make_closing_a_reset() -> None:
     pair = Pair()
     joined = pair.opened()
@@ -128,6 +144,20 @@ def test_a_reset_is_repeated_until_it_is_confirmed() -> None:
     assert pair.server.state is State.RESETTING
     pair.opened()
     assert (pair.client.state, pair.client.code, pair.server.state) == (State.RESET, 77, State.RESET)
+
+
+def test_a_session_is_given_up_with_the_first_code_only() -> None:
+    """The peer was told that one already; closing with bytes unread is no second reason."""
+    pair = Pair()
+    joined = pair.opened()
+    pair.client.write(b"unread")
+    joined.settle()
+    pair.server.abort(300, pair.now_s)
+    joined.back()
+    pair.server.close(pair.now_s)
+    pair.server.abort(301, pair.now_s)
+    joined.settle()
+    assert (pair.client.code, pair.server.code) == (300, 300)
 
 
 def test_a_suspended_session_expires() -> None:
