@@ -62,10 +62,14 @@ class Shower:
 
     def __init__(self, seed: int) -> None:
         self.chance, self.raised, self.safe = random.Random(seed), 0, True
+        self._over, self._victim = threading.Event(), threading.get_ident()
+        self._cloud = threading.Thread(target=self._rain)
 
-    def _rain(self, number: int, frame: FrameType | None) -> None:
-        # One that comes just before the interpreter waits for a lock is noticed with the next only.
-        signal.setitimer(signal.ITIMER_REAL, self.chance.uniform(20e-6, 1e-3), 0.002)
+    def _rain(self) -> None:
+        while not self._over.wait(self.chance.uniform(20e-6, 1e-3)):
+            signal.pthread_kill(self._victim, signal.SIGUSR1)
+
+    def _wet(self, number: int, frame: FrameType | None) -> None:
         if not self.safe:
             self.raised += 1
             self.safe = True
@@ -73,14 +77,15 @@ class Shower:
 
     def __enter__(self) -> Self:
         gc.disable()  # callbacks of the test runner would swallow what the handler raises
-        self._before = signal.signal(signal.SIGALRM, self._rain)
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+        self._before = signal.signal(signal.SIGUSR1, self._wet)
+        self._cloud.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.safe = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._before)
+        self._over.set()
+        self._cloud.join()
+        signal.signal(signal.SIGUSR1, self._before)
         gc.enable()
 
 
