@@ -35,6 +35,7 @@ PUBLIC = [
     "RetryPolicy",
     "Retrying",
     "Session",
+    "SessionEvent",
     "SessionLost",
     "SessionPolicy",
     "SessionServer",

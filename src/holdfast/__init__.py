@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from holdfast.hold.connection import Connection
     from holdfast.hold.dial import connect_async
     from holdfast.hold.drivers.blocking import BlockingSession
-    from holdfast.hold.drivers.policy import SessionPolicy
+    from holdfast.hold.drivers.policy import SessionEvent, SessionPolicy
     from holdfast.hold.drivers.server import SessionServer
     from holdfast.hold.drivers.session import Session
     from holdfast.hold.fastopen import FastOpen
@@ -58,7 +58,7 @@ _LATER = {
     "holdfast.hold.connection": ("Connection",),
     "holdfast.hold.dial": ("connect_async",),
     "holdfast.hold.drivers.blocking": ("BlockingSession",),
-    "holdfast.hold.drivers.policy": ("SessionPolicy",),
+    "holdfast.hold.drivers.policy": ("SessionEvent", "SessionPolicy"),
     "holdfast.hold.drivers.server": ("SessionServer",),
     "holdfast.hold.drivers.session": ("Session",),
     "holdfast.hold.fastopen": ("FastOpen",),
@@ -98,6 +98,7 @@ __all__ = [
     "RetryPolicy",
     "Retrying",
     "Session",
+    "SessionEvent",
     "SessionLost",
     "SessionPolicy",
     "SessionServer",
