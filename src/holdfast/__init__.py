@@ -125,7 +125,13 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    try:
+        value = getattr(import_module(home), name)
+    except ModuleNotFoundError as error:
+        if not home.startswith("holdfast.hold.drivers"):
+            raise
+        needs = f"holdfast.{name} needs the package {error.name}: pip install 'holdfast[session]'"
+        raise ModuleNotFoundError(needs, name=error.name) from error
     globals()[name] = value
     return value
 

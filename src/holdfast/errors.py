@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno as errnos
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -227,29 +228,26 @@ class SessionLost(ConnectionLost):
         self.confirmed_bytes, self.written_bytes = confirmed_bytes, written_bytes
         self.why, self.code = why, code
         if why:
+            told = f"the peer has confirmed {confirmed_bytes} of {written_bytes} bytes"
+            self.strerror = f"The session with {self.peer or 'its peer'} has ended: {why}; {told}."
+            self.args = (loss.errno, self.strerror)  # what repr() shows
             self.remedy = (
                 "Begin a new session, and ask the peer's application what it has before you repeat the rest.",
             )
 
     def __str__(self) -> str:
-        if not self.why:
-            return super().__str__()
-        told = f"the peer has confirmed {self.confirmed_bytes} of {self.written_bytes} bytes"
-        peer = self.peer or "its peer"
-        return f"The session with {peer} has ended: {self.why}; {told}. {' '.join(self.remedy)}"
+        return f"{self.strerror} {' '.join(self.remedy)}" if self.why else super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         kind, arguments, state = super().__reduce__()
-        return kind, arguments, {**state, **self._end()}
+        return functools.partial(kind, **self._end()), arguments, state
 
     def again(self, sent_bytes: int = 0) -> Self:
         """See :meth:`ConnectionLost.again`."""
-        found = super().again(sent_bytes)
-        vars(found).update(self._end())
-        return found
+        return type(self)(self.loss, sent_bytes=sent_bytes, ask=self._ask, **self._end())
 
     def _end(self) -> dict[str, Any]:
-        names = ("confirmed_bytes", "written_bytes", "why", "code", "remedy")
+        names = ("confirmed_bytes", "written_bytes", "why", "code")
         return {name: getattr(self, name) for name in names}
 
 
