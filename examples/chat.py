@@ -7,13 +7,15 @@ python chat.py join unix:///tmp/room.sock ada
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
+import os
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import holdfast
-from holdfast import Session, SessionLost
+from holdfast import HoldfastError, Session, SessionLost
 
 LONGEST_BYTES = 4096
 
@@ -26,7 +28,7 @@ async def lines(session: Session) -> AsyncIterator[bytes]:
         for line in whole:
             yield line
         if len(rest) > LONGEST_BYTES:
-            raise ValueError("a line is too long")
+            await session.abort(256)  # codes from 256 on are the application's; the next recv raises
 
 
 class Room:
@@ -37,8 +39,7 @@ class Room:
 
     async def enter(self, session: Session) -> None:
         """One visitor: the first line is the name."""
-        said = lines(session)
-        name = await anext(said, b"")
+        name = await anext(said := lines(session), b"")
         self._there.add(session)
         try:
             await self.tell(b"* " + name + b" is here")
@@ -57,32 +58,42 @@ class Room:
                 self._there.discard(session)
 
 
-async def room(url: str) -> None:
+async def room(url: str, psk: str | None) -> None:
     """Keep a room open."""
-    async with holdfast.serve(Room().enter, url) as server:
+    async with holdfast.serve(Room().enter, url, psk=psk) as server:
         print(f"the room is at {server.url}", flush=True)
         await asyncio.Event().wait()
 
 
-def join(url: str, name: str) -> None:
-    """Lines from the keyboard go there, what comes from there is shown."""
-    with holdfast.connect(url) as session:
-        session.send(name.encode() + b"\n")
+def join(url: str, name: str, psk: str | None = None) -> None:
+    """Lines from the keyboard go there, what comes from there is shown, until its last word."""
+    with holdfast.connect(url, psk=psk) as session:
 
-        def show() -> None:
-            while data := session.recv(LONGEST_BYTES):
-                print(data.decode("utf-8", "replace"), end="", flush=True)
+        def say() -> None:
+            with suppress(HoldfastError):  # whoever receives is told
+                session.send(name.encode() + b"\n")
+                while said := os.read(0, LONGEST_BYTES):
+                    session.send(said)
+                session.send_eof()
 
-        shown = threading.Thread(target=show, daemon=True)
-        shown.start()
-        for line in sys.stdin:
-            session.send(line.encode())
-        session.send_eof()
-        shown.join()  # until the room has said the last, too
+        threading.Thread(target=say, daemon=True).start()
+        while data := session.recv(LONGEST_BYTES):
+            os.write(1, data)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "room":
-        asyncio.run(room(sys.argv[2]))
-    else:
-        join(sys.argv[2], sys.argv[3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("role", choices=["room", "join"])
+    parser.add_argument("url")
+    parser.add_argument("name", nargs="?", default="somebody")
+    parser.add_argument("--psk", metavar="FILE", help="32 random bytes in a file of mode 600, at both ends")
+    asked = parser.parse_args()
+    try:
+        if asked.role == "room":
+            asyncio.run(room(asked.url, asked.psk))
+        else:
+            join(asked.url, asked.name, asked.psk)
+    except (HoldfastError, OSError) as error:
+        parser.exit(1, f"chat.py: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130)

@@ -10,13 +10,16 @@ in a session there is none, though connections are reset while orders are on the
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import argparse
 import asyncio
+import ssl
 import struct
-import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import holdfast
-from holdfast import Session, Truncated
+from holdfast import HoldfastError, Session, Truncated
 
 ORDER = struct.Struct("!QcIQ")  # sequence number, side, quantity, price in ticks
 REPORT = struct.Struct("!QQ")  # sequence number of the order, number given by the exchange
@@ -44,16 +47,16 @@ async def gateway(session: Session) -> None:
         expected += 1
 
 
-async def serve(url: str) -> None:
+async def serve(url: str, **terms: Any) -> None:
     """Run the gateway."""
-    async with holdfast.serve(gateway, url) as server:
+    async with holdfast.serve(gateway, url, **terms) as server:
         print(f"gateway at {server.url}", flush=True)
         await asyncio.Event().wait()
 
 
-async def send(url: str, count: int, pause_s: float = 0.0) -> int:
+async def send(url: str, count: int, pause_s: float = 0.0, **terms: Any) -> int:
     """Send so many orders and check each report; gives how often the session was resumed."""
-    async with holdfast.connect(url) as session:
+    async with holdfast.connect(url, **terms) as session:
 
         async def enter() -> None:
             for number in range(1, count + 1):
@@ -61,21 +64,35 @@ async def send(url: str, count: int, pause_s: float = 0.0) -> int:
                 await asyncio.sleep(pause_s)
             await session.send_eof()
 
-        entering = asyncio.create_task(enter())
-        expected = 1
-        async for number, _given in messages(session, REPORT):
-            if number != expected:
-                raise RuntimeError(f"report of order {number} came where {expected} was due")
-            expected += 1
-        await entering
-        if expected != count + 1:
-            raise RuntimeError(f"{expected - 1} of {count} orders were reported")
+        async def check() -> None:
+            reported = [number async for number, _given in messages(session, REPORT)]
+            if reported != list(range(1, count + 1)):
+                raise RuntimeError(f"{len(reported)} of {count} orders were reported, or not in sequence")
+
+        await asyncio.gather(enter(), check())
         print(f"{count} orders reported in sequence, {session.counters.resumes} resumes", flush=True)
         return session.counters.resumes
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        asyncio.run(serve(sys.argv[2]))
-    else:
-        asyncio.run(send(sys.argv[2], int(sys.argv[3]), 0.001))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("role", choices=["serve", "send"])
+    parser.add_argument("url")
+    parser.add_argument("count", type=int, nargs="?", default=1000, help="how many orders are sent: 1000")
+    parser.add_argument("--psk", metavar="FILE", help="32 random bytes in a file of mode 600, at both ends")
+    parser.add_argument("--cert", metavar="FILE", help="tls://: the server's certificate, in PEM")
+    parser.add_argument("--key", metavar="FILE", help="tls://: the key of the certificate, of mode 600")
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="tls://: whom the client trusts, if not the system's"
+    )
+    asked = parser.parse_args()
+    try:
+        if asked.role == "serve":
+            asyncio.run(serve(asked.url, psk=asked.psk, certificate=asked.cert, key=asked.key))
+        else:
+            ca = ssl.create_default_context(cadata=asked.ca.read_text()) if asked.ca else None
+            asyncio.run(send(asked.url, asked.count, 0.001, psk=asked.psk, tls=ca))
+    except (HoldfastError, OSError) as error:
+        parser.exit(1, f"orders.py: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130)

@@ -38,6 +38,13 @@ def run(*argv: str, stdin: str = "") -> str:
     return done.stdout
 
 
+def ended(*argv: str, cwd: Path | None = None) -> tuple[int, str]:
+    """The status of an example that fails, and what it says."""
+    command = [sys.executable, str(EXAMPLES / argv[0]), *argv[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
+    return done.returncode, done.stderr
+
+
 def port_of(url: str) -> int:
     return int(url.rsplit(":", 1)[1])
 
@@ -92,3 +99,40 @@ def test_a_chat_hears_everybody_once() -> None:
             listener.communicate()
     assert heard == ["* ada is here", *(f"ada: {line}" for line in said)]
     assert path.resets >= 1
+
+
+@pytest.mark.parametrize("name", ["orders.py", "chat.py", "send_file.py"])
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [((), "usage: "), (("ROLE", "tcp://127.0.0.1:1", "a", "--psk", "no.psk"), "no.psk cannot be read")],
+)  # fmt: skip
+def test_a_wrong_command_gets_one_sentence(
+    name: str, argv: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    role = {"orders.py": "serve", "chat.py": "room", "send_file.py": "receive"}[name]
+    asked = [{"ROLE": role, "a": "7" if name == "orders.py" else "a"}.get(one, one) for one in argv]
+    status, told = ended(name, *asked, cwd=tmp_path)
+    assert status != 0 and says in told and "Traceback" not in told
+
+
+def test_a_full_disk_is_told_at_both_ends() -> None:
+    with running("send_file.py", "receive", "tcp://127.0.0.1:0", "/dev/full") as (receiver, url):
+        status, told = ended("send_file.py", "send", url, __file__)
+        assert status == 1 and "code 256" in told and "Traceback" not in told
+        assert receiver.wait(LIMIT_S) == 1
+
+
+@pytest.mark.slow
+def test_orders_go_to_whom_the_certificate_names(tmp_path: Path) -> None:
+    command = "req -x509 -newkey rsa:2048 -noenc -subj /CN=a -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(
+        ["openssl", *command.split(), "-keyout", "key", "-out", "cert"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "psk").write_bytes(bytes(range(32)))
+    (tmp_path / "psk").chmod(0o600)
+    known = [f"--psk={tmp_path}/psk"]
+    named = [f"--cert={tmp_path}/cert", f"--key={tmp_path}/key"]
+    with running("orders.py", "serve", "tls://127.0.0.1:0", *known, *named) as (_, url):
+        assert run("orders.py", "send", url, "5", *known, f"--ca={tmp_path}/cert").startswith("5 orders")

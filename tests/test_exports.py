@@ -36,6 +36,7 @@ PUBLIC = [
     "RetryPolicy",
     "Retrying",
     "Session",
+    "SessionEvent",
     "SessionLost",
     "SessionPolicy",
     "SessionServer",
@@ -76,3 +77,14 @@ def test_importing_holdfast_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     assert answer.stdout == "[]\n"
+
+
+def test_a_session_without_its_packages_says_what_to_install() -> None:
+    """As somebody meets it who installed ``holdfast`` alone."""
+    code = (
+        "import sys; sys.modules['google'] = None\n"
+        "try:\n    from holdfast import Session\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'holdfast[session]'" in done.stdout

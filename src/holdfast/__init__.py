@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from holdfast.hold.connection import Connection
     from holdfast.hold.dial import connect_async
     from holdfast.hold.drivers.blocking import BlockingSession
-    from holdfast.hold.drivers.policy import SessionPolicy
+    from holdfast.hold.drivers.policy import SessionEvent, SessionPolicy
     from holdfast.hold.drivers.server import SessionServer
     from holdfast.hold.drivers.session import Session
     from holdfast.hold.fastopen import FastOpen
@@ -59,7 +59,7 @@ _LATER = {
     "holdfast.hold.connection": ("Connection",),
     "holdfast.hold.dial": ("connect_async",),
     "holdfast.hold.drivers.blocking": ("BlockingSession",),
-    "holdfast.hold.drivers.policy": ("SessionPolicy",),
+    "holdfast.hold.drivers.policy": ("SessionEvent", "SessionPolicy"),
     "holdfast.hold.drivers.server": ("SessionServer",),
     "holdfast.hold.drivers.session": ("Session",),
     "holdfast.hold.fastopen": ("FastOpen",),
@@ -100,6 +100,7 @@ __all__ = [
     "RetryPolicy",
     "Retrying",
     "Session",
+    "SessionEvent",
     "SessionLost",
     "SessionPolicy",
     "SessionServer",
@@ -126,7 +127,13 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    try:
+        value = getattr(import_module(home), name)
+    except ModuleNotFoundError as error:
+        if not home.startswith("holdfast.hold.drivers"):
+            raise
+        needs = f"holdfast.{name} needs the package {error.name}: pip install 'holdfast[session]'"
+        raise ModuleNotFoundError(needs, name=error.name) from error
     globals()[name] = value
     return value
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno as errnos
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -239,17 +240,14 @@ class SessionLost(ConnectionLost):
 
     def __reduce__(self) -> tuple[Any, ...]:
         kind, arguments, state = super().__reduce__()
-        return kind, arguments, {**state, **self._end()}
+        return functools.partial(kind, **self._end()), arguments, state
 
     def again(self, sent_bytes: int = 0) -> Self:
         """See :meth:`ConnectionLost.again`."""
-        found = super().again(sent_bytes)
-        for name, value in self._end().items():
-            setattr(found, name, value)
-        return found
+        return type(self)(self.loss, sent_bytes=sent_bytes, ask=self._ask, **self._end())
 
     def _end(self) -> dict[str, Any]:
-        names = ("confirmed_bytes", "written_bytes", "why", "code", "remedy", "strerror", "args")
+        names = ("confirmed_bytes", "written_bytes", "why", "code")
         return {name: getattr(self, name) for name in names}
 
 

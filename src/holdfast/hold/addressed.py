@@ -12,7 +12,7 @@ import ssl as tls_module
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, overload
 
-from holdfast.errors import KernelUnavailable
+from holdfast.errors import KernelUnavailable, UsageError
 from holdfast.hold import dial, stream
 from holdfast.hold.cause_source import CauseSource
 from holdfast.hold.resolve import Resolver
@@ -119,8 +119,12 @@ def serve(
         UsageError: it is no address, or what is asked for would not be safe.
         KernelUnavailable: sessions, without the packages that they need.
     """
-    if not isinstance(sock, str):
+    if isinstance(sock, socket.socket):
         return stream.serve(handle, sock, **terms)
+    if not isinstance(sock, str):
+        raise UsageError(f"Served is a URL (sessions) or a bound socket (streams), not {sock!r}.")
+    if not callable(handle):
+        raise UsageError(f"What serves a session is a coroutine function, not {handle!r}.")
     try:
         from holdfast.hold.drivers.server import SessionServer
     except ImportError as error:

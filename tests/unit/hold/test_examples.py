@@ -47,6 +47,7 @@ PAGES = [
     ),
     ROOT / "docs/howto/choose-keepalive.md",
     ROOT / "docs/howto/connection-reset-in-python.md",
+    ROOT / "docs/howto/survive-resets-with-sessions.md",
     ROOT / "docs/explanation/recv-and-resets.md",
     ROOT / "README.md",
 ]

@@ -184,6 +184,20 @@ def test_a_session_that_ended_says_the_same_in_every_way(of: Callable[[SessionLo
     assert str(error).startswith(f"{told} Begin a new session")
 
 
+def test_the_loss_of_a_session_is_told_the_same_everywhere() -> None:
+    """Logs show repr(), explain() the sentence: neither may speak of a connection that was reset."""
+    loss = Loss(errno.ECONNRESET, "unspecified", peer="192.0.2.1:7000")
+    error = SessionLost(loss, confirmed_bytes=1, written_bytes=2, why="it was away for too long", code=256)
+    sentence = (
+        "The session with 192.0.2.1:7000 has ended: it was away for too long; "
+        "the peer has confirmed 1 of 2 bytes."
+    )
+    for one in (error, error.again(), pickle.loads(pickle.dumps(error))):
+        assert repr(one) == f"SessionLost(104, '{sentence}')"
+        assert str(one).startswith(sentence) and one.explain().sentence == sentence
+        assert (one.errno, one.code, one.written_bytes) == (errno.ECONNRESET, 256, 2)
+
+
 def test_a_loss_is_logged_once_with_its_facts(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "holdfast.hold")
     error = lose()

@@ -13,12 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from holdfast.errors import NotTrusted, UsageError
+from holdfast.events import Endpoint
 from holdfast.hold.options import apply
 from holdfast.hold.race import Address, interleave
 from holdfast.hold.resolve import RESOLVER
 from holdfast.hold.session.handshake import Channel
 from holdfast.hold.transports.target import Target
-from holdfast.hold.transports.trust import certificate_hash, channel, check_creds, check_plain
+from holdfast.hold.transports.trust import (
+    certificate_hash,
+    channel,
+    check_client_tls,
+    check_creds,
+    check_plain,
+)
 from holdfast.policy import SocketPolicy
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
@@ -39,6 +46,9 @@ class Dialer:
         tls: the client's context for ``tls://``; it verifies the server.
         socket_policy: the options of a TCP socket.
         peers: whose processes may be at the other end of a Unix socket.
+
+    Raises:
+        UsageError: the context would not verify the server.
     """
 
     target: Target
@@ -46,6 +56,10 @@ class Dialer:
     tls: ssl.SSLContext | None = None
     socket_policy: SocketPolicy | None = None
     peers: Collection[int] = field(default_factory=own_users)
+
+    def __post_init__(self) -> None:
+        if self.tls is not None:
+            check_client_tls(self.tls, self.key)
 
     async def addresses(self, timeout_s: float) -> list[Address]:
         """Every address to try, in the order to try them.
@@ -87,8 +101,13 @@ class Dialer:
                 f"The server's certificate does not hold ({error.verify_message.rstrip('.')}): dial the name "
                 "to which it is made out, or give tls= a context that trusts whoever signed it."
             ) from error
-        except BaseException:
+        except BaseException as error:
             sock.close()
+            # The event loops say it without a word: it is a server that expects something else, as a rule.
+            if self.tls is not None and isinstance(error, ConnectionResetError) and not str(error):
+                raise ConnectionResetError(
+                    errno.ECONNRESET, "ended within the TLS handshake: does it serve tls://, with TLS 1.3?"
+                ) from error
             raise
         try:
             return made, channel(self.target, self.key, _binding(transport))
@@ -118,7 +137,8 @@ async def connect(sock: socket.socket, where: str | bytes | tuple[Any, ...]) -> 
             loop.remove_writer(sock)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
-        raise OSError(error, os.strerror(error))
+        there = str(Endpoint(*where[:2])) if isinstance(where, tuple) else where
+        raise OSError(error, os.strerror(error), there)
 
 
 def _binding(transport: asyncio.BaseTransport) -> bytes:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from holdfast.errors import UsageError
 from holdfast.hold.resolve import name_of_host
-
-SCHEMES = ("tcp", "tls", "unix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +37,23 @@ class Target:
         """
         if url.startswith("unix://"):
             path = url.removeprefix("unix://")
-            if not path or "\0" in path or len(path.encode()) > 107:  # struct sockaddr_un
+            if not path or "\0" in path or len(os.fsencode(path)) > 107:  # struct sockaddr_un
                 raise UsageError(f"{url!r} needs a path of 1 to 107 bytes: unix:///run/name.sock")
+            if path[0] not in "/@":
+                raise UsageError(
+                    f"{url!r} needs a path from the root, or a name: unix:///{path}, unix://@{path}"
+                )
             return cls("unix", path=path)
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
-            raise UsageError(f"{url!r} is no URL of a session: {error}.") from error
-        if parts.scheme not in SCHEMES:
-            raise UsageError(f"{url!r} begins with none of {', '.join(f'{one}://' for one in SCHEMES)}.")
+            bare_v6 = " (an IPv6 address stands in brackets)" if url.count(":") > 2 and "[" not in url else ""
+            raise UsageError(f"{url!r} is no URL of a session: {error}{bare_v6}.") from error
+        if parts.scheme not in ("tcp", "tls"):
+            raise UsageError(
+                f"{url!r} is no URL of a session: tls://host:port, tcp://host:port, unix:///path."
+            )
         if parts.query or parts.fragment or parts.username is not None:
             raise UsageError(f"{url!r} has more than a host and a port: give the rest as arguments.")
         if not host or "\0" in host or port is None or parts.path not in ("", "/"):
@@ -62,7 +68,7 @@ class Target:
     @property
     def sockaddr(self) -> str | bytes:
         """What a Unix socket binds or connects to."""
-        return b"\0" + self.path[1:].encode() if self.path.startswith("@") else self.path
+        return b"\0" + os.fsencode(self.path[1:]) if self.path.startswith("@") else self.path
 
 
 def is_loopback(ip: str) -> bool:

@@ -26,12 +26,24 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+def _shown(path: str) -> str:
+    """A path as an error may show it: not if it looks like the key itself, which belongs into no log.
+
+    A key as text (hexadecimal, base64) is no shorter than the key, has no dot and begins with no folder.
+    """
+    if len(path) < KEY_BYTES or "." in path or os.path.isdir(os.path.dirname(path)):
+        return path or "''"
+    return "a file (not named here: text is a path, and this may be a key, which is given as bytes)"
+
+
 def private_file(path: str | os.PathLike[str]) -> bytes:
     """The contents of a file with a secret.
 
     Raises:
         UsageError: others than its owner may read it, it is no regular file, or it cannot be read.
     """
+    if "\0" in os.fspath(path):
+        raise UsageError("The path of a key has a zero in it: give the key itself as bytes.")
     try:
         with open(path, "rb", opener=_at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -41,20 +53,25 @@ def private_file(path: str | os.PathLike[str]) -> bytes:
                 raise UsageError(f"{os.fspath(path)} may be read by others than its owner: chmod 600 it.")
             return file.read(1 << 20)
     except OSError as error:
-        raise UsageError(f"The key in {os.fspath(path)} cannot be read: {error.strerror}.") from error
+        shown = _shown(os.fspath(path))
+        raise UsageError(f"The key in {shown} cannot be read: {error.strerror}.") from None  # it has the path
 
 
 def key_of(psk: bytes | str | os.PathLike[str] | None) -> bytes:
     """A pre-shared key: 32 octets or more, or the path of a file with them; without one, 32 zero octets.
 
     Raises:
-        UsageError: too short, or a file that is not private.
+        UsageError: too short, all zeros, or a file that is not private.
     """
     if psk is None:
         return NO_KEY
+    if not isinstance(psk, (bytes, str, os.PathLike)):
+        raise UsageError(f"psk is a {type(psk).__name__}: give bytes, or the path of a file with them.")
     key = psk if isinstance(psk, bytes) else private_file(psk)
     if len(key) < KEY_BYTES:
         raise UsageError(f"The pre-shared key has {len(key)} bytes: give at least {KEY_BYTES} random ones.")
+    if not any(key):
+        raise UsageError("The pre-shared key is all zeros, which stands for none: give random bytes.")
     return key
 
 
@@ -90,6 +107,33 @@ def check_creds(sock: socket.socket, peers: Collection[int]) -> None:
         )
 
 
+def _no_passphrase() -> str:
+    """Asked by OpenSSL, which would otherwise ask whoever sits at the terminal, and wait."""
+    raise UsageError(
+        "The key of the certificate has a passphrase: write it without one, into a file of mode 600."
+    )
+
+
+def check_client_tls(context: ssl.SSLContext, key: bytes) -> None:
+    """A context with which a client knows its server: by its certificate, or by the pre-shared key.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not isinstance(context, ssl.SSLContext):
+        raise UsageError(f"tls is a {type(context).__name__}: give an ssl.SSLContext.")
+    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise UsageError("The TLS context is a server's: give one of ssl.create_default_context().")
+    if context.maximum_version not in (ssl.TLSVersion.MAXIMUM_SUPPORTED, ssl.TLSVersion.TLSv1_3):
+        raise UsageError("The TLS context allows no TLS 1.3, which a session needs.")
+    # With a key, whoever stands between the two is found out: its certificate is not the server's.
+    if context.verify_mode is not ssl.CERT_REQUIRED and key is NO_KEY:
+        raise UsageError(
+            "The TLS context does not verify the server, which anybody could then be: give one of "
+            "ssl.create_default_context(cafile=...), or psk= as well."
+        )
+
+
 def certificate_hash(der: bytes) -> bytes:
     """What binds a handshake to the TLS connection it runs in: SHA-256 of the server's certificate.
 
@@ -111,14 +155,26 @@ def server_tls(
     Raises:
         UsageError: they cannot be used.
     """
+    for name, path in (("certificate", certificate), ("key", key)):
+        if not isinstance(path, (str, os.PathLike)):
+            raise UsageError(f"{name} is a {type(path).__name__}: give the path of a PEM file.")
     private_file(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
-        context.load_cert_chain(certificate, key)
-        first = Path(certificate).read_text("ascii").partition("-----END CERTIFICATE-----")
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
+        # Latin-1, because there may be remarks between the certificates, in whatever encoding.
+        first = Path(certificate).read_text("latin-1").partition("-----END CERTIFICATE-----")
         begin = first[0].index("-----BEGIN CERTIFICATE-----")
         der = ssl.PEM_cert_to_DER_cert(first[0][begin:] + first[1])
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
-        raise UsageError(f"The certificate in {os.fspath(certificate)} cannot be used: {error}.") from error
+        why = "it is no PEM file of a certificate, or the key is none"
+        if "KEY_VALUES_MISMATCH" in str(error):
+            why = "the key belongs to another one"
+        elif not isinstance(error, ssl.SSLError):
+            why = str(error)
+        both = f"{os.fspath(certificate)} cannot be used with the key in {os.fspath(key)}"
+        raise UsageError(f"The certificate in {both}: {why}.") from error
     return context, certificate_hash(der)
