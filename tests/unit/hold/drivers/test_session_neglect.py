@@ -381,11 +381,11 @@ def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.Monkey
 
             monkeypatch.setattr(Dialer, "addresses", addresses)
             opening = asyncio.create_task(
-                Dial("tcp://two.example:1", psk=bytes(32), policy=POLICY, deadline=soon(5)).open()
+                Dial("tcp://two.example:1", psk=b"k" * 32, policy=POLICY, deadline=soon(5)).open()
             )
             await asyncio.sleep(0.4)
             assert not opening.done()
-            async with holdfast.serve(echo, f"tcp://127.0.0.1:{port}", psk=bytes(32), policy=POLICY):
+            async with holdfast.serve(echo, f"tcp://127.0.0.1:{port}", psk=b"k" * 32, policy=POLICY):
                 # Less than a handshake may take: those that hang are not waited for.
                 session = await asyncio.wait_for(opening, 1)
                 await session.abort()
