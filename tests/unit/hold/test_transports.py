@@ -155,4 +155,4 @@ def test_a_server_without_tls_is_guessed() -> None:
                 await holdfast.connect(url, deadline=time.monotonic() + 0.3)
             return str(caught.value)
 
-    assert "does it serve tls://" in asyncio.run(work())
+    assert "as if nobody served tls:// there: '127.0.0.1:" in asyncio.run(work())

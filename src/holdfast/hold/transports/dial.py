@@ -105,9 +105,8 @@ class Dialer:
             sock.close()
             # The event loops say it without a word: it is a server that expects something else, as a rule.
             if self.tls is not None and isinstance(error, ConnectionResetError) and not str(error):
-                raise ConnectionResetError(
-                    errno.ECONNRESET, "ended within the TLS handshake: does it serve tls://, with TLS 1.3?"
-                ) from error
+                why = "The connection ended within the TLS handshake, as if nobody served tls:// there"
+                raise ConnectionResetError(errno.ECONNRESET, why, _there(where)) from error
             raise
         try:
             return made, channel(self.target, self.key, _binding(transport))
@@ -137,8 +136,12 @@ async def connect(sock: socket.socket, where: str | bytes | tuple[Any, ...]) -> 
             loop.remove_writer(sock)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
-        there = str(Endpoint(*where[:2])) if isinstance(where, tuple) else where
-        raise OSError(error, os.strerror(error), there)
+        raise OSError(error, os.strerror(error), _there(where))
+
+
+def _there(where: str | bytes | tuple[Any, ...]) -> str | bytes:
+    """An address as an OSError names it, in the place of a file."""
+    return str(Endpoint(*where[:2])) if isinstance(where, tuple) else where
 
 
 def _binding(transport: asyncio.BaseTransport) -> bytes:

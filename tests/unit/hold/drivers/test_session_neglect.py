@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -380,11 +381,11 @@ def test_every_address_is_tried_again_while_one_hangs(monkeypatch: pytest.Monkey
 
             monkeypatch.setattr(Dialer, "addresses", addresses)
             opening = asyncio.create_task(
-                Dial("tcp://two.example:1", psk=bytes(range(32)), policy=POLICY, deadline=soon(5)).open()
+                Dial("tcp://two.example:1", psk=b"k" * 32, policy=POLICY, deadline=soon(5)).open()
             )
             await asyncio.sleep(0.4)
             assert not opening.done()
-            async with holdfast.serve(echo, f"tcp://127.0.0.1:{port}", psk=bytes(range(32)), policy=POLICY):
+            async with holdfast.serve(echo, f"tcp://127.0.0.1:{port}", psk=b"k" * 32, policy=POLICY):
                 # Less than a handshake may take: those that hang are not waited for.
                 session = await asyncio.wait_for(opening, 1)
                 await session.abort()
@@ -510,3 +511,18 @@ def test_an_observer_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -
 
     asyncio.run(work())
     assert "the observer failed" in caplog.text
+
+
+def test_tls_before_1_3_is_refused(tmp_path: Path) -> None:
+    certificate = Certificate(tmp_path)
+    certificate.server.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def work() -> None:
+        async with await asyncio.start_server(
+            lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.server
+        ) as old:
+            url = f"tls://localhost:{old.sockets[0].getsockname()[1]}"
+            await holdfast.connect(url, policy=POLICY, tls=certificate.client, deadline=soon(0.3))
+
+    with pytest.raises(GaveUp, match=r"needs TLS 1\.3"):
+        asyncio.run(work())
