@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,7 +17,10 @@ from holdfast import GaveUp, Session, SessionPolicy
 from holdfast.hold.drivers import attempts
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.server import SessionServer
+from holdfast.hold.drivers.wire import Wire
 from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.race import Address
+from holdfast.hold.session.handshake import Channel
 from holdfast.hold.session.states import State
 from holdfast.hold.transports.dial import Dialer
 from holdfast.hold.transports.target import Target
@@ -83,6 +88,41 @@ def test_six_attempts_at_most_wait_in_a_black_hole(monkeypatch: pytest.MonkeyPat
         assert (dialled, gone) == (6, 0)
         await asyncio.sleep(0.3)
         assert (dialled, gone) == (6, 6)
+
+    asyncio.run(work())
+
+
+def test_a_transport_that_comes_when_another_has_won_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address is slow; what is under way there ends by itself, and nobody wants it any more."""
+    opened = Dialer.open
+    late: list[Wire] = []
+
+    async def slow(dialer: Dialer, address: Address, protocol: Callable[[], Wire]) -> tuple[Wire, Channel]:
+        if address.sockaddr[0] != "127.0.0.2":
+            return await opened(dialer, address, protocol)
+        await asyncio.sleep(0.4)
+        found = await opened(dialer, Address(address.family, ("127.0.0.1", address.sockaddr[1])), protocol)
+        late.append(found[0])
+        return found
+
+    async def both(dialer: Dialer, timeout_s: float) -> list[Address]:
+        return [Address(socket.AF_INET, (ip, dialer.target.port)) for ip in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(Dialer, "open", slow)
+    monkeypatch.setattr(Dialer, "addresses", both)
+
+    async def work() -> None:
+        async with (
+            holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server,
+            holdfast.connect(server.url, policy=POLICY) as session,
+        ):
+            async with asyncio.timeout(5):
+                while not late or late[0].transport is not None or len(server._wires) > 1:
+                    await asyncio.sleep(0.01)
+            await session.send(b"x")
+            assert await session.recv_exactly(1, deadline=soon()) == b"x"
+            assert session.counters.resumes == 0
+            await session.send_eof()
 
     asyncio.run(work())
 
