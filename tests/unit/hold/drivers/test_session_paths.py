@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -125,6 +126,65 @@ def test_a_transport_that_comes_when_another_has_won_is_closed(monkeypatch: pyte
             await session.send_eof()
 
     asyncio.run(work())
+
+
+@asynccontextmanager
+async def swallowing() -> AsyncIterator[tuple[int, list[float]]]:
+    """A server that takes everything and answers nothing; its port, and when each client had left."""
+    left_s: list[float] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            pass
+        left_s.append(time.monotonic())
+        writer.close()
+
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], left_s
+
+
+def test_a_handshake_that_another_has_outrun_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with (
+            swallowing() as (silent, left_s),
+            holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server,
+        ):
+            ports = (silent, Target.parse(server.url).port)
+
+            async def both(dialer: Dialer, timeout_s: float) -> list[Address]:
+                return [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+
+            monkeypatch.setattr(Dialer, "addresses", both)
+            async with holdfast.connect("tcp://two.example:1", policy=POLICY) as session:
+                async with asyncio.timeout(2):
+                    while not left_s:
+                        await asyncio.sleep(0.01)
+                await session.send_eof()
+
+    asyncio.run(work())
+
+
+def test_dialling_takes_of_the_time_of_a_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = replace(POLICY, handshake_s=0.5)
+    opened = Dialer.open
+
+    async def slow(dialer: Dialer, address: Address, protocol: Callable[[], Wire]) -> tuple[Wire, Channel]:
+        await asyncio.sleep(0.4)
+        return await opened(dialer, address, protocol)
+
+    monkeypatch.setattr(Dialer, "open", slow)
+
+    async def work() -> float:
+        async with swallowing() as (port, left_s):
+            begun = time.monotonic()
+            opening = asyncio.create_task(Dial(f"tcp://127.0.0.1:{port}", policy=policy).open())
+            async with asyncio.timeout(5):
+                while not left_s:
+                    await asyncio.sleep(0.01)
+            opening.cancel()
+            return left_s[0] - begun
+
+    assert 0.45 < asyncio.run(work()) < 0.8
 
 
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
