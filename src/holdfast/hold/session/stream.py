@@ -159,12 +159,11 @@ class Incoming:
         held_bytes: how much waits for the application.
     """
 
-    __slots__ = ("_chunks", "_fin_at", "ended", "held_bytes", "limit", "next")
+    __slots__ = ("_chunks", "ended", "held_bytes", "limit", "next")
 
     def __init__(self) -> None:
         self.next = self.limit = self.held_bytes = 0
         self.ended = False
-        self._fin_at: int | None = None
         self._chunks: deque[Buffer | bytearray] = deque()
 
     @property

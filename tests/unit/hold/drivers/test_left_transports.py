@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -16,7 +17,7 @@ from conformance.drivers import Certificate
 
 import holdfast
 from holdfast import Session, SessionPolicy
-from holdfast.hold.drivers import attempts, server, wire
+from holdfast.hold.drivers import attempts, listener, server, wire
 from holdfast.hold.drivers.wire import Wire
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.transports.target import Target
@@ -69,6 +70,52 @@ def test_tls_does_not_wait_long_for_a_stranger_to_say_goodbye(
             stranger.close()
 
     runner(work())
+
+
+@pytest.mark.parametrize("scheme", ["tls", "tcp"])
+def test_who_connects_and_says_nothing_has_the_time_of_a_handshake(tmp_path: Path, scheme: str) -> None:
+    certificate = Certificate(tmp_path)
+    keys = {"certificate": certificate.path, "key": tmp_path / "key.pem"} if scheme == "tls" else {}
+
+    async def work() -> None:
+        async with holdfast.serve(
+            echo, f"{scheme}://127.0.0.1:0", policy=SessionPolicy(handshake_s=0.3), **keys
+        ) as serving:
+            begun = time.monotonic()
+            reader, writer = await asyncio.open_connection("127.0.0.1", Target.parse(serving.url).port)
+            assert await asyncio.wait_for(reader.read(), 3) == b""
+            assert time.monotonic() - begun > 0.25
+            writer.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_server_without_descriptors_accepts_again_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failures: int
+) -> None:
+    monkeypatch.setattr(listener, "AGAIN_S", 0.1)
+    certificate = Certificate(tmp_path)
+    accept, at_s = asyncio.SelectorEventLoop.sock_accept, []
+
+    async def failing(loop: asyncio.SelectorEventLoop, sock: socket.socket) -> object:
+        at_s.append(time.monotonic())
+        if len(at_s) <= failures:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await accept(loop, sock)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", failing)
+
+    async def work() -> None:
+        async with holdfast.serve(
+            echo, "tls://127.0.0.1:0", certificate=certificate.path, key=tmp_path / "key.pem"
+        ) as serving:
+            url = serving.url.replace("127.0.0.1", "localhost")
+            async with holdfast.connect(url, tls=certificate.client) as session:
+                await session.send_eof()
+
+    asyncio.run(work())
+    assert at_s[failures] - at_s[0] > 0.09 * failures  # and not again and again at once
 
 
 def test_the_old_transport_is_closed_as_soon_as_the_new_one_carries_the_session(

@@ -15,12 +15,13 @@ from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.entry import MOST_HANDSHAKES
 from holdfast.hold.session.frames import CONTROL_BYTES, Kind, header
 from holdfast.hold.session.host import Host
+from holdfast.hold.session.keys import X25519
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.outbox import MOST_ANSWERS
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
 from holdfast.hold.wire.heartbeat_pb2 import Ping
-from holdfast.hold.wire.session_pb2 import BUSY, Hello
+from holdfast.hold.wire.session_pb2 import BUSY, Hello, Resume, ResumeOk, Welcome
 
 
 def server(pair: Pair) -> Link:
@@ -201,6 +202,38 @@ def test_a_server_without_the_key_is_not_believed(
         joined.near.receive(b"".join(impostor.pull(1 << 16, pair.now_s)), pair.now_s)
     assert (pair.client.key, pair.client.generation, pair.client.state) == before
     assert joined.near.over and not joined.near.up
+
+
+@pytest.mark.parametrize("sizes", [(31, 32), (33, 32), (32, 31), (32, 0)])
+@pytest.mark.parametrize("resuming", [False, True])
+def test_nonces_and_public_keys_have_their_size(sizes: tuple[int, int], resuming: bool) -> None:
+    """Both ends look before they compute anything with them."""
+    nonce, public_key = map(bytes, sizes)
+    pair = Pair(sealed=False)
+    if resuming:
+        pair.opened().cut()
+    asked, answer = (
+        (Resume(nonce=nonce, public_key=public_key), ResumeOk(instance_id=bytes(16)))
+        if resuming
+        else (Hello(nonce=nonce, public_key=public_key), Welcome(version=1, instance_id=bytes(16)))
+    )
+    answer.nonce, answer.public_key = nonce, public_key
+    joined = pair.join()
+    kinds = (Kind.RESUME, Kind.RESUME_OK) if resuming else (Kind.HELLO, Kind.WELCOME)
+    for link, kind, message in zip((joined.far, joined.near), kinds, (asked, answer), strict=True):
+        link.pull(1 << 16, pair.now_s)
+        payload = message.SerializeToString()
+        with pytest.raises(Violation) as caught:
+            link.receive(header(kind, 1, len(payload)) + payload, pair.now_s)
+        assert caught.value.code is Code.MALFORMED and link.over
+
+
+def test_a_public_key_with_which_nothing_would_be_secret_is_refused() -> None:
+    """Of low order: X25519 gives zeros, whatever the other key is (RFC 7748 section 6.1)."""
+    for public in (bytes(32), bytes([1, *bytes(31)])):
+        with pytest.raises(Violation) as caught:
+            X25519(bytes(range(32))).shared(public)
+        assert caught.value.code is Code.MALFORMED
 
 
 def test_only_one_handshake_may_be_under_way_before_a_proof() -> None:

@@ -12,10 +12,12 @@ from simulation.pair import TERMS, Pair
 from holdfast.hold.session import initiator
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Why
+from holdfast.hold.session.frames import Kind, header
 from holdfast.hold.session.host import Host
+from holdfast.hold.session.responder import Responder
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory
-from holdfast.hold.wire.session_pb2 import BUSY, DRAINING, EXPIRED, GAP, STRANGER, UNKNOWN, VERSION
+from holdfast.hold.wire.session_pb2 import BUSY, DRAINING, EXPIRED, GAP, STRANGER, UNKNOWN, VERSION, Welcome
 
 BOTH = pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
 
@@ -150,6 +152,45 @@ def test_both_ends_keep_a_session_for_the_smaller_of_their_times() -> None:
         pair.client = pair.session(replace(TERMS, keep_s=ours))
         pair.opened()
         assert (pair.client.keep_s, pair.server.keep_s) == (3.0, 3.0)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_busy_server_is_asked_again_unless_it_has_forgotten_the_session(
+    monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    pair = Pair()
+    pair.opened().cut()
+    if restarted:
+        pair.host = Pair(seed=2).host
+    monkeypatch.setattr(Responder, "_resume", lambda self, *_: self._refuse(BUSY))
+    denied = pair.opened().near.denied
+    assert denied is not None and (denied.reason, denied.retry_after_s) == (BUSY, 1)
+    assert (pair.client.state, pair.client.why) == (
+        (State.LOST, Why.RESTARTED) if restarted else (State.SUSPENDED, None)
+    )
+
+
+def test_a_version_that_nobody_asked_for_is_refused() -> None:
+    pair = Pair(sealed=False)
+    joined = pair.join()
+    joined.near.pull(1 << 16, pair.now_s)
+    offer = Welcome(
+        version=2, nonce=bytes(32), public_key=bytes(32), instance_id=bytes(16), session_id=bytes(16)
+    ).SerializeToString()
+    with pytest.raises(Violation, match="version 2"):
+        joined.near.receive(header(Kind.WELCOME, 1, len(offer)) + offer, pair.now_s)
+
+
+def test_a_session_that_was_lost_on_another_transport_says_no_more_on_this_one() -> None:
+    pair = Pair()
+    old = pair.opened()
+    assert pair.client.write(b"never") == 5
+    pair.client.finish()
+    pair.host = Pair(seed=2).host
+    new = pair.join()
+    new.settle()
+    assert pair.client.state is State.LOST and pair.client.link is old.near
+    assert old.near.pull(1 << 16, pair.now_s) == []
 
 
 @BOTH
