@@ -83,9 +83,12 @@ enum {
 
 enum { TUNNEL_NONE, TUNNEL_IPIP, TUNNEL_GRE, TUNNEL_VXLAN, TUNNEL_GENEVE };
 
-/* The two ends in a fixed order, so that both directions have one key. */
+/*
+ * The two ends in a fixed order, so that both directions have one key. Addresses are as on the wire, but in words:
+ * the hash reads them right after they are written, and what is read in other pieces than it was written comes late.
+ */
 struct flow_key {
-	uint8_t addr[2][16];
+	uint64_t addr[2][2];
 	uint16_t port[2];
 	uint32_t tunnel_id;
 };

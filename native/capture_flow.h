@@ -44,8 +44,6 @@ struct evidence {
 	uint8_t after_left;
 };
 
-enum { NO_FLOW = 0xffffffff };
-
 /* Closed; closed, with evidence; saw only SYNs; has evidence and lives on. All but the last have a time limit. */
 enum waiting {
 	WAITING_NOT,
@@ -107,8 +105,8 @@ struct trouble {
 };
 
 /*
- * What the usual segment of an established connection does not need: in the same slab as the flow, behind all
- * flows. The first line is for the segments around a handshake, too.
+ * What the usual segment of an established connection does not need. It lies right behind its flow, in the same
+ * page. The first line is for the segments around a handshake, too.
  */
 struct flow_rare {
 	uint32_t chunk[RING_CHUNKS];
@@ -154,29 +152,36 @@ _Static_assert(sizeof(struct flow) == 256, "four cache lines");
 #define SLAB_BYTES (2 << 20)
 #endif
 
-enum {
-	SLAB_FLOWS = (SLAB_BYTES - 64) /
-		     (sizeof(struct flow) + sizeof(struct flow_rare))
+struct whole_flow {
+	struct flow flow;
+	struct flow_rare rare;
 };
 
-/* Aligned to its size, so that a flow knows its slab. It never moves, so a flow has one address. */
-struct slab {
-	struct flow flows[SLAB_FLOWS];
-	struct flow_rare rare[SLAB_FLOWS];
+enum { SLAB_FLOWS = SLAB_BYTES / sizeof(struct whole_flow) };
+
+/*
+ * Aligned to its size, so that a flow knows its slab. It never moves, so a flow has one address. Where its first
+ * flow would be is its number, so that a flow's index is split without a division.
+ */
+union slab {
 	uint32_t number;
+	struct whole_flow flows[SLAB_FLOWS];
 };
-_Static_assert(sizeof(struct slab) <= SLAB_BYTES, "as much as is there");
+_Static_assert(sizeof(union slab) == SLAB_BYTES &&
+		       (SLAB_FLOWS & (SLAB_FLOWS - 1)) == 0,
+	       "indices are split by shifts");
 
-static inline struct slab *slab_of(const struct flow *flow)
+/* An index that no flow has. */
+enum { NO_FLOW = 0 };
+
+static inline union slab *slab_of(const struct flow *flow)
 {
-	return (struct slab *)((uintptr_t)flow & ~(uintptr_t)(SLAB_BYTES - 1));
+	return (union slab *)((uintptr_t)flow & ~(uintptr_t)(SLAB_BYTES - 1));
 }
 
 static inline struct flow_rare *rare_of(const struct flow *flow)
 {
-	struct slab *slab = slab_of(flow);
-
-	return &slab->rare[flow - slab->flows];
+	return &((struct whole_flow *)flow)->rare;
 }
 
 /* How many of the segments before this place were no RSTs; all RSTs that were counted are before it. */

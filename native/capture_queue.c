@@ -14,8 +14,7 @@ static void fetch_lines(const void *first, size_t bytes)
 /* Send for all of a flow, which is about to begin or to end. */
 void fetch_whole(const struct flow *flow)
 {
-	fetch_lines(flow, sizeof(*flow));
-	fetch_lines(rare_of(flow), sizeof(struct flow_rare));
+	fetch_lines(flow, sizeof(struct whole_flow));
 }
 
 /* Send for what this segment will read and write, if its flow is the likely one and it is a usual segment. */

@@ -56,10 +56,17 @@ static void write_by(struct flow *flow, uint8_t end, char letter)
 		     end == flow->originator ? letter : (char)(letter | 0x20));
 }
 
+/* The bit of zeek_letters for this kind by this end; without a branch, since who sends what is anybody's guess. */
+static inline uint32_t letter_bit(const struct flow *flow, uint8_t end,
+				  uint32_t kind)
+{
+	return kind << 8 * (end ^ flow->originator);
+}
+
 /* Write the letter unless this end wrote one of its kind; gives whether it had. */
 static bool wrote(struct flow *flow, uint8_t end, uint32_t kind, char letter)
 {
-	uint32_t bit = end == flow->originator ? kind : kind << 8;
+	uint32_t bit = letter_bit(flow, end, kind);
 
 	if (flow->zeek_letters & bit)
 		return true;
@@ -320,9 +327,8 @@ bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg)
 {
 	const struct side *peer = &flow->side[!seg->from];
 	uint32_t kind = seg->payload_bytes ? WROTE_DATA : WROTE_ACK;
-	uint32_t bit = seg->from == flow->originator ? kind : kind << 8;
 
-	return flow->zeek_letters & bit &&
+	return flow->zeek_letters & letter_bit(flow, seg->from, kind) &&
 	       flow->side[seg->from].zeek_last == seg->seq &&
 	       (int32_t)(seg->ack - peer->zeek_last) <= 0 &&
 	       (int32_t)(seg->ack - peer->zeek_start) >= 0;
