@@ -2,8 +2,8 @@
 /*
  * Captures to flows, in one pass and bounded memory; nothing here knows Python.
  *
- * capture_feed() takes the bytes of a file as they come, frames them into packets (capture_file.c,
- * capture_pcapng.c), walks their headers (capture_link.c, capture_ip.c, capture_segment.c) and queues the
+ * capture_feed() takes the bytes of a file as they come (or from capture_read.c), frames them into packets
+ * (capture_file.c, capture_pcapng.c), walks their headers (capture_link.c, capture_ip.c, capture_segment.c) and queues the
  * segments (capture_queue.c). The table (capture_table.c) finds or begins the flow of each (capture_index.c),
  * capture_flow.c counts it, capture_ring.c remembers it, capture_evidence.c keeps what surrounds a RST, and
  * capture_wait.c says whose time is up. What is finished is written to two buffers (capture_give.c): a row for
@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "capture_facts.h"
 
@@ -150,6 +151,8 @@ struct capture {
 	uint16_t origin;
 	uint64_t offset; /* of the next byte to be fed */
 	uint64_t skip;	 /* bytes of a block that nobody needs */
+	uint8_t *pieces; /* capture_read()'s own, and how much of it was left */
+	size_t left;
 	const char
 		*damage; /* why it stopped making sense, NULL while it does */
 	struct interface interfaces[MAX_INTERFACES];
@@ -183,6 +186,9 @@ void capture_packet(struct capture *it, const uint8_t *data, uint32_t captured,
 		    uint32_t original, int64_t time_ns, uint32_t link);
 void capture_flush(struct capture *it);
 bool capture_finish(struct capture *it);
+
+/* capture_read.c */
+ssize_t capture_read(struct capture *it, int fd, size_t most_bytes);
 
 /* capture_live.c */
 void capture_ring_block(struct capture *it, const uint8_t *block, size_t length,
