@@ -233,8 +233,7 @@ void *slab_new(size_t bytes);
 bool slab_list_grow(void *list, uint32_t count);
 
 /* capture_begin.c */
-void flow_begin(struct flow *flow, const struct segment *seg,
-		const struct capture *it);
+void flow_begin(struct flow *flow, const struct segment *seg);
 bool flow_is_reused(const struct flow *flow, const struct segment *seg);
 void flow_learn_client(struct flow *flow, const struct segment *seg);
 
@@ -259,7 +258,11 @@ void evidence_follow(struct capture *it, struct flow *flow, uint32_t place,
 /* capture_zeek.c, capture_zeek_state.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
 bool zeek_is_steady(const struct flow *flow);
-bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg);
+void zeek_settle(struct flow *flow);
+void zeek_catch_up(struct flow *flow);
+bool zeek_takes_ack(const struct flow *flow, const struct segment *seg);
+bool zeek_is_first(const struct flow *flow, const struct segment *seg);
+void zeek_count_ordinary(struct flow *flow, const struct segment *seg);
 void zeek_count(struct capture *it, struct flow *flow,
 		const struct segment *seg);
 const char *zeek_conclude(const struct flow *flow);

@@ -25,15 +25,14 @@ void flow_learn_client(struct flow *flow, const struct segment *seg)
 		guess_client(flow, seg);
 }
 
-void flow_begin(struct flow *flow, const struct segment *seg,
-		const struct capture *it)
+void flow_begin(struct flow *flow, const struct segment *seg)
 {
 	struct flow_rare *rare = rare_of(flow);
 
 	flow->key = seg->key;
 	rare->tunnel = seg->tunnel;
 	rare->vlan = seg->vlan;
-	rare->source = it->origins[seg->origin].source;
+	rare->origin = seg->origin;
 	rare->first_number = seg->number;
 	rare->first_ns = flow->last_ns = seg->time_ns;
 	guess_client(flow, seg);

@@ -33,13 +33,13 @@ static void fetch(const struct table *it, struct segment *seg)
 		fetch_lines(flow, sizeof(*flow));
 }
 
-/* Send for the rest of a flow whose handshake is not over yet. */
+/* Send for the rest of a flow whose handshake is not over yet, or where a letter of its history is due. */
 static void fetch_rest(const struct segment *seg)
 {
 	const struct flow *flow = seg->likely;
 
-	if (flow && !flow->steady)
-		fetch_lines(rare_of(flow), 128);
+	if (flow && (!flow->steady || zeek_is_first(flow, seg)))
+		fetch_lines(rare_of(flow), 192);
 }
 
 static void fetch_next(struct capture *capture)

@@ -144,7 +144,7 @@ static struct flow *begin_flow(struct capture *capture,
 	flow = flow_at(it, index);
 	memset(flow, 0, sizeof(struct whole_flow));
 	flow->live = true;
-	flow_begin(flow, seg, capture);
+	flow_begin(flow, seg);
 	index_insert(it, seg->hash, index);
 	it->count++;
 	capture->counts.connections++;

@@ -340,3 +340,47 @@ def conversation_of(chance: random.Random, port: int) -> list[bytes]:
 @pytest.mark.parametrize("evidence_bytes", [3000, 1 << 20])
 def test_both_parsers_agree_on_calm_captures(seed: int, evidence_bytes: int) -> None:
     both_agree(make.pcap(calm_capture(seed), kind="ns"), [], evidence_bytes=evidence_bytes)
+
+
+def in_order(*, gap: int, rounds: int) -> list[make.Record]:
+    """A handshake, then data and its acknowledgments, with gaps between every two of them."""
+    packets = [
+        make.segment(make.CLIENT, make.SERVER, make.SYN, seq=9, options=make.SYN_OPTIONS),
+        make.segment(make.SERVER, make.CLIENT, make.SYN | make.ACK, seq=0, ack=10, options=make.SYN_OPTIONS),
+        make.segment(make.CLIENT, make.SERVER, make.ACK, seq=10, ack=1, ip_id=3),
+    ]
+    seq = 1
+    for place in range(rounds):
+        for _ in range(2):
+            packets.append(
+                make.segment(
+                    make.SERVER, make.CLIENT, make.ACK, seq=seq, ack=10, payload=b"x" * 50, ip_id=place
+                )
+            )
+            seq = (seq + 50) & 0xFFFFFFFF
+            packets.append(make.segment(make.CLIENT, make.SERVER, make.ACK, seq=10, ack=seq, ip_id=place * 7))
+        seq = (seq + gap) & 0xFFFFFFFF
+    packets.append(make.segment(make.CLIENT, make.SERVER, make.RST | make.ACK, seq=10, ack=seq))
+    return [make.Record(10**18 + at * 10**6, make.ethernet(packet)) for at, packet in enumerate(packets)]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 140, 280])
+@pytest.mark.parametrize("gap", [0, 0xF00000])
+@pytest.mark.parametrize("ends", [None, -1], ids=["reset", "open"])
+def test_both_parsers_agree_on_what_is_in_order_beyond_two_gib(
+    gap: int, rounds: int, ends: int | None
+) -> None:
+    both_agree(make.pcap(in_order(gap=gap, rounds=rounds)[:ends]), [])
+
+
+def test_both_parsers_agree_on_ipv4_mixed_with_mapped_ipv6() -> None:
+    mapped = [(f"::ffff:{host}", port) for host, port in (make.CLIENT, make.SERVER)]
+    calm = in_order(gap=0, rounds=4)
+    six = [
+        make.segment(mapped[at % 2], mapped[1 - at % 2], make.ACK, seq=10, ack=1, payload=b"y")
+        for at in range(4)
+    ]
+    others = [make.Record(10**18 + at, make.ethernet(packet)) for at, packet in enumerate(six)]
+    for at in range(len(calm)):
+        both_agree(make.pcap([*calm[:at], *others, *calm[at:]]), [])
+        both_agree(make.pcap([*others, *calm[at:]]), [])
