@@ -236,6 +236,7 @@ bool slab_list_grow(void *list, uint32_t count);
 void flow_begin(struct flow *flow, const struct segment *seg);
 bool flow_is_reused(const struct flow *flow, const struct segment *seg);
 void flow_learn_client(struct flow *flow, const struct segment *seg);
+void flow_count_syn(struct flow *flow, const struct segment *seg);
 
 /* capture_flow.c */
 struct side_trouble *flow_trouble(struct capture *it, struct flow *flow,

@@ -60,45 +60,6 @@ static void count_rst(struct flow *flow, const struct segment *seg)
 
 /* ---- one direction */
 
-static void count_syn(struct flow *flow, const struct segment *seg)
-{
-	struct flow_rare *all = rare_of(flow);
-	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &all->side[seg->from];
-	uint8_t seen = seg->flags & ACK ? SEEN_SYN_ACK_TIME : SEEN_SYN_TIME;
-
-	if (!(flow->seen & seen)) {
-		flow->seen |= seen;
-		if (seg->flags & ACK)
-			all->syn_ack_ns = seg->time_ns;
-		else
-			all->syn_ns = seg->time_ns;
-	}
-	if (rare->syns++)
-		return;
-	side->seen |= SEEN_ISN;
-	rare->isn = seg->seq;
-	rare->syn_flags = seg->flags;
-	rare->syn_options = seg->options;
-	rare->syn_window = seg->window;
-	rare->syn_payload_bytes = (uint16_t)(seg->payload_bytes < UINT16_MAX ?
-						     seg->payload_bytes :
-						     UINT16_MAX);
-	if (seg->options & OPTION_MSS) {
-		side->seen |= SEEN_MSS;
-		rare->mss = seg->mss;
-	}
-	if (seg->options & OPTION_WINDOW_SCALE) {
-		side->seen |= SEEN_WINDOW_SCALE;
-		side->window_scale = seg->window_scale;
-	}
-	flow->has_window_scale = (flow->side[0].seen & flow->side[1].seen &
-				  SEEN_WINDOW_SCALE) != 0;
-	all->simultaneous =
-		all->side[0].syns && all->side[1].syns &&
-		!((all->side[0].syn_flags | all->side[1].syn_flags) & ACK);
-}
-
 static void count_sequence(struct capture *capture, struct flow *flow,
 			   const struct segment *seg)
 {
@@ -256,7 +217,7 @@ static void count_other(struct capture *capture, struct flow *flow,
 	const struct side *side = &flow->side[seg->from];
 
 	if (seg->flags & SYN)
-		count_syn(flow, seg);
+		flow_count_syn(flow, seg);
 	count_sequence(capture, flow, seg);
 	if (seg->flags & ACK)
 		count_ack(capture, flow, seg);
@@ -351,8 +312,8 @@ static void unsettle(struct flow *flow)
 }
 
 /*
- * Whether it is what nineteen of twenty segments are: the next in order on an established connection, no
- * flag but ACK and PSH, nothing about it that is news. Then most questions above have a known answer.
+ * Whether it is what most segments are: the next in order on an established connection, no flag but ACK and
+ * PSH, nothing about it that is news. Then most questions above have a known answer.
  */
 static bool is_ordinary(const struct flow *flow, const struct segment *seg)
 {

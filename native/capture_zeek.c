@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * history as Zeek would log it for the same flow, since its users know it; and the states of both ends, from
- * which capture_zeek_state.c concludes conn_state. The rules are those of its TCPSessionAdapter and conn/main.zeek (6.x); checksums are not verified (zeek -C), and a gap
- * is an acknowledgment of bytes that were never captured.
+ * which capture_zeek_state.c concludes conn_state. The rules are those of its TCPSessionAdapter and conn/main.zeek
+ * (6.x); checksums are not verified (zeek -C), and a gap is an acknowledgment of bytes that were never captured.
  */
 #include "capture.h"
 
@@ -366,9 +366,7 @@ bool zeek_is_first(const struct flow *flow, const struct segment *seg)
 
 void zeek_count_ordinary(struct flow *flow, const struct segment *seg)
 {
-	if (zeek_is_first(flow, seg))
-		wrote(flow, seg->from, kind_of(seg),
-		      seg->payload_bytes ? 'D' : 'A');
+	wrote(flow, seg->from, kind_of(seg), seg->payload_bytes ? 'D' : 'A');
 }
 
 void zeek_count(struct capture *capture, struct flow *flow,
