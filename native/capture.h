@@ -2,8 +2,8 @@
 /*
  * Captures to flows, in one pass and bounded memory; nothing here knows Python.
  *
- * capture_feed() takes the bytes of a file as they come, frames them into packets (capture_file.c,
- * capture_pcapng.c), walks their headers (capture_link.c, capture_ip.c, capture_segment.c) and queues the
+ * capture_feed() takes the bytes of a file as they come (or from capture_read.c), frames them into packets
+ * (capture_file.c, capture_pcapng.c), walks their headers (capture_link.c, capture_ip.c, capture_segment.c) and queues the
  * segments (capture_queue.c). The table (capture_table.c) finds or begins the flow of each (capture_index.c),
  * capture_flow.c counts it, capture_ring.c remembers it, capture_evidence.c keeps what surrounds a RST, and
  * capture_wait.c says whose time is up. What is finished is written to two buffers (capture_give.c): a row for
@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "capture_facts.h"
 
@@ -83,9 +84,12 @@ enum {
 
 enum { TUNNEL_NONE, TUNNEL_IPIP, TUNNEL_GRE, TUNNEL_VXLAN, TUNNEL_GENEVE };
 
-/* The two ends in a fixed order, so that both directions have one key. */
+/*
+ * The two ends in a fixed order, so that both directions have one key. Addresses are as on the wire, but in words:
+ * the hash reads them right after they are written, and what is read in other pieces than it was written comes late.
+ */
 struct flow_key {
-	uint8_t addr[2][16];
+	uint64_t addr[2][2];
 	uint16_t port[2];
 	uint32_t tunnel_id;
 };
@@ -147,6 +151,8 @@ struct capture {
 	uint16_t origin;
 	uint64_t offset; /* of the next byte to be fed */
 	uint64_t skip;	 /* bytes of a block that nobody needs */
+	uint8_t *pieces; /* capture_read()'s own, and how much of it was left */
+	size_t left;
 	const char
 		*damage; /* why it stopped making sense, NULL while it does */
 	struct interface interfaces[MAX_INTERFACES];
@@ -180,6 +186,9 @@ void capture_packet(struct capture *it, const uint8_t *data, uint32_t captured,
 		    uint32_t original, int64_t time_ns, uint32_t link);
 void capture_flush(struct capture *it);
 bool capture_finish(struct capture *it);
+
+/* capture_read.c */
+ssize_t capture_read(struct capture *it, int fd, size_t most_bytes);
 
 /* capture_live.c */
 void capture_ring_block(struct capture *it, const uint8_t *block, size_t length,
@@ -224,10 +233,10 @@ void *slab_new(size_t bytes);
 bool slab_list_grow(void *list, uint32_t count);
 
 /* capture_begin.c */
-void flow_begin(struct flow *flow, const struct segment *seg,
-		const struct capture *it);
+void flow_begin(struct flow *flow, const struct segment *seg);
 bool flow_is_reused(const struct flow *flow, const struct segment *seg);
 void flow_learn_client(struct flow *flow, const struct segment *seg);
+void flow_count_syn(struct flow *flow, const struct segment *seg);
 
 /* capture_flow.c */
 struct side_trouble *flow_trouble(struct capture *it, struct flow *flow,
@@ -250,7 +259,11 @@ void evidence_follow(struct capture *it, struct flow *flow, uint32_t place,
 /* capture_zeek.c, capture_zeek_state.c */
 void zeek_begin(struct flow *flow, const struct segment *seg);
 bool zeek_is_steady(const struct flow *flow);
-bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg);
+void zeek_settle(struct flow *flow);
+void zeek_catch_up(struct flow *flow);
+bool zeek_takes_ack(const struct flow *flow, const struct segment *seg);
+bool zeek_is_first(const struct flow *flow, const struct segment *seg);
+void zeek_count_ordinary(struct flow *flow, const struct segment *seg);
 void zeek_count(struct capture *it, struct flow *flow,
 		const struct segment *seg);
 const char *zeek_conclude(const struct flow *flow);

@@ -99,8 +99,8 @@ static void moment_of(struct moment_facts *moment, const struct flow *flow,
 	moment->payload_bytes = side->payload_bytes;
 	moment->next_seq = side->next_seq;
 	moment->last_ack = side->highest_ack;
-	moment->window_bytes = side->window_bytes;
-	moment->sack_right = flow->sums[end].sack_right;
+	moment->window_bytes = window_bytes(side);
+	moment->sack_right = rare->sack_right;
 	moment->packets = side->packets;
 	moment->data_packets = side->data_packets;
 	moment->rsts = rare->rsts;

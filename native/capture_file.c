@@ -23,7 +23,7 @@ struct capture *capture_new(const uint64_t seed[4], uint32_t max_flows,
 	if (!it)
 		return NULL;
 	it->want_rows = want_rows;
-	it->origins = malloc(MAX_ORIGINS * sizeof(*it->origins));
+	it->origins = calloc(MAX_ORIGINS, sizeof(*it->origins));
 	it->table = table_new(seed, max_flows, evidence_bytes);
 	it->rings = ring_pool_new(ring_bytes);
 	if (!it->origins || !it->table || !it->rings) {
@@ -40,6 +40,7 @@ void capture_free(struct capture *it)
 	table_free(it->table);
 	ring_pool_free(it->rings);
 	free(it->origins);
+	free(it->pieces);
 	free(it->rows.bytes);
 	free(it->records.bytes);
 	free(it);
@@ -60,7 +61,7 @@ void capture_begin_file(struct capture *it, uint32_t source)
 {
 	it->format = FORMAT_UNKNOWN;
 	it->source = source;
-	it->offset = it->skip = 0;
+	it->offset = it->skip = it->left = 0;
 	it->interface_count = 0;
 	it->damage = NULL;
 	it->live = false;
@@ -204,9 +205,10 @@ size_t capture_feed(struct capture *it, const uint8_t *data, size_t length)
 	return at;
 }
 
-/* The file has no more bytes than those that were fed and not taken. */
+/* The file has no more bytes than those that were fed and not taken, and what capture_read() has left. */
 void capture_end_file(struct capture *it, size_t left_bytes)
 {
+	left_bytes += it->left;
 	if (it->damage)
 		return;
 	if (it->format == FORMAT_UNKNOWN)

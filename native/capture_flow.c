@@ -42,6 +42,12 @@ struct side_trouble *flow_trouble(struct capture *capture, struct flow *flow,
 			trouble_->kind++;                 \
 	} while (0)
 
+static void count_backwards(struct capture *capture, struct flow *flow)
+{
+	if (flow_trouble(capture, flow, 0))
+		rare_of(flow)->trouble->backwards++;
+}
+
 static void count_rst(struct flow *flow, const struct segment *seg)
 {
 	struct side_rare *rare = &rare_of(flow)->side[seg->from];
@@ -54,45 +60,6 @@ static void count_rst(struct flow *flow, const struct segment *seg)
 
 /* ---- one direction */
 
-static void count_syn(struct flow *flow, const struct segment *seg)
-{
-	struct flow_rare *all = rare_of(flow);
-	struct side *side = &flow->side[seg->from];
-	struct side_rare *rare = &all->side[seg->from];
-	uint8_t seen = seg->flags & ACK ? SEEN_SYN_ACK_TIME : SEEN_SYN_TIME;
-
-	if (!(flow->seen & seen)) {
-		flow->seen |= seen;
-		if (seg->flags & ACK)
-			all->syn_ack_ns = seg->time_ns;
-		else
-			all->syn_ns = seg->time_ns;
-	}
-	if (rare->syns++)
-		return;
-	side->seen |= SEEN_ISN;
-	rare->isn = seg->seq;
-	rare->syn_flags = seg->flags;
-	rare->syn_options = seg->options;
-	rare->syn_window = seg->window;
-	rare->syn_payload_bytes = (uint16_t)(seg->payload_bytes < UINT16_MAX ?
-						     seg->payload_bytes :
-						     UINT16_MAX);
-	if (seg->options & OPTION_MSS) {
-		side->seen |= SEEN_MSS;
-		rare->mss = seg->mss;
-	}
-	if (seg->options & OPTION_WINDOW_SCALE) {
-		side->seen |= SEEN_WINDOW_SCALE;
-		side->window_scale = seg->window_scale;
-	}
-	flow->has_window_scale = (flow->side[0].seen & flow->side[1].seen &
-				  SEEN_WINDOW_SCALE) != 0;
-	all->simultaneous =
-		all->side[0].syns && all->side[1].syns &&
-		!((all->side[0].syn_flags | all->side[1].syn_flags) & ACK);
-}
-
 static void count_sequence(struct capture *capture, struct flow *flow,
 			   const struct segment *seg)
 {
@@ -101,7 +68,7 @@ static void count_sequence(struct capture *capture, struct flow *flow,
 
 	if (!(side->seen & SEEN_NEXT)) {
 		side->seen |= SEEN_NEXT;
-		flow->sums[seg->from].first_seq = seg->seq;
+		rare_of(flow)->side[seg->from].first_seq = seg->seq;
 		side->next_seq = end;
 		return;
 	}
@@ -123,7 +90,7 @@ static void count_sequence(struct capture *capture, struct flow *flow,
 static void count_sack(struct flow *flow, const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	uint32_t *right = &flow->sums[seg->from].sack_right;
+	uint32_t *right = &rare_of(flow)->side[seg->from].sack_right;
 
 	if (side->seen & SEEN_SACK && !after(*right, side->highest_ack))
 		side->seen &= (uint16_t)~SEEN_SACK;
@@ -184,17 +151,37 @@ static void count_ttl(struct flow *flow, const struct segment *seg)
 		rare->ttl_max = seg->ttl;
 }
 
+/* Only what is not as in most segments is counted, so that most need not fetch the place for it. */
 static inline void count_ip_id(struct flow *flow, const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	struct side_sums *sums = &flow->sums[seg->from];
+	struct side_rare *rare = &rare_of(flow)->side[seg->from];
 	uint16_t step = (uint16_t)(seg->ip_id - side->ip_id_last);
 
-	side->seen |= SEEN_IP_ID;
-	side->ip_id_last = seg->ip_id;
-	sums->ip_id_zero += seg->ip_id == 0;
-	sums->ip_id_steps += step >= 1 && step <= 100;
-	sums->dont_fragment += seg->dont_fragment;
+	if (!(side->seen & SEEN_IP_ID)) {
+		if (!seg->v4)
+			return;
+		/* Those before were IPv6, between addresses that are mapped from IPv4. */
+		rare->ip_id_other = side->packets - 1 - rare->rsts;
+		rare->may_fragment = rare->ip_id_other;
+		side->seen |= SEEN_IP_ID;
+	}
+	if (seg->v4)
+		side->ip_id_last = seg->ip_id;
+	if (seg->v4 && seg->ip_id == 0)
+		rare->ip_id_zero++;
+	if (!seg->v4 || step < 1 || step > 100)
+		rare->ip_id_other++;
+	if (!seg->dont_fragment)
+		rare->may_fragment++;
+}
+
+static inline void note_window(struct flow *flow, const struct segment *seg)
+{
+	struct side *side = &flow->side[seg->from];
+
+	side->window = seg->window;
+	side->window_is_scaled = flow->has_window_scale && !(seg->flags & SYN);
 }
 
 static void count_window(struct capture *capture, struct flow *flow,
@@ -203,11 +190,9 @@ static void count_window(struct capture *capture, struct flow *flow,
 	struct side *side = &flow->side[seg->from];
 
 	side->seen |= SEEN_WINDOW;
-	side->window_bytes = seg->window;
+	note_window(flow, seg);
 	if (seg->flags & SYN)
 		return;
-	if (flow->has_window_scale)
-		side->window_bytes <<= side->window_scale;
 	if (seg->window == 0)
 		TROUBLE(capture, flow, seg->from, zero_windows);
 	side->seen |= SEEN_BEYOND_SYN;
@@ -232,15 +217,14 @@ static void count_other(struct capture *capture, struct flow *flow,
 	const struct side *side = &flow->side[seg->from];
 
 	if (seg->flags & SYN)
-		count_syn(flow, seg);
+		flow_count_syn(flow, seg);
 	count_sequence(capture, flow, seg);
 	if (seg->flags & ACK)
 		count_ack(capture, flow, seg);
 	count_window(capture, flow, seg);
 	if (seg->ttl != side->ttl_last || !(side->seen & SEEN_ANY))
 		count_ttl(flow, seg);
-	if (seg->v4)
-		count_ip_id(flow, seg);
+	count_ip_id(flow, seg);
 	if (seg->flags & FIN)
 		count_fin(flow, seg);
 	/* Whoever goes on after its own RST did not send it, or the RST was not the end. */
@@ -256,8 +240,7 @@ static void count_other(struct capture *capture, struct flow *flow,
 static inline void count_copy(struct capture *capture, struct flow *flow,
 			      const struct segment *seg)
 {
-	const struct side *side = &flow->side[seg->from];
-	struct side_sums *sums = &flow->sums[seg->from];
+	struct side *side = &flow->side[seg->from];
 	uint32_t digest = (uint32_t)fold(
 		((uint64_t)seg->seq << 32 | seg->ack) ^ 0x9e3779b97f4a7c15,
 		((uint64_t)seg->payload_bytes << 32 |
@@ -265,12 +248,12 @@ static inline void count_copy(struct capture *capture, struct flow *flow,
 			0xd1b54a32d192ed03);
 	int64_t passed_ns;
 
-	if (digest == sums->last && side->packets &&
+	if (digest == side->last && side->packets &&
 	    (seg->ip_id || length_of(seg)) &&
 	    !__builtin_sub_overflow(seg->time_ns, side->last_ns, &passed_ns) &&
 	    passed_ns >= 0 && passed_ns <= DUPLICATE_NS)
 		TROUBLE(capture, flow, seg->from, duplicates);
-	sums->last = digest;
+	side->last = digest;
 }
 
 static inline void count_packet(struct flow *flow, const struct segment *seg)
@@ -280,7 +263,7 @@ static inline void count_packet(struct flow *flow, const struct segment *seg)
 	if (side->packets++ == 0)
 		rare_of(flow)->side[seg->from].first_ns = seg->time_ns;
 	side->last_ns = seg->time_ns;
-	flow->sums[seg->from].ip_bytes += seg->ip_bytes;
+	side->ip_bytes += seg->ip_bytes;
 	if (seg->payload_bytes && !(seg->flags & RST)) {
 		side->data_packets++;
 		side->payload_bytes += seg->payload_bytes;
@@ -306,10 +289,7 @@ static void wait_on(struct capture *capture, struct flow *flow)
 /* Whether an established connection is in a state that the next segment in order does not change. */
 static bool is_steady(const struct flow *flow)
 {
-	enum {
-		KNOWN = SEEN_NEXT | SEEN_ACK | SEEN_WINDOW | SEEN_ANY |
-			SEEN_BEYOND_SYN
-	};
+	enum { KNOWN = SEEN_NEXT | SEEN_ACK | SEEN_WINDOW | SEEN_ANY };
 
 	return !flow->waiting && flow->seen & SEEN_ACK_TIME &&
 	       (flow->side[0].seen & (KNOWN | SEEN_SACK)) == KNOWN &&
@@ -317,9 +297,23 @@ static bool is_steady(const struct flow *flow)
 	       zeek_is_steady(flow);
 }
 
+static void settle(struct flow *flow)
+{
+	flow->steady = is_steady(flow);
+	if (flow->steady)
+		zeek_settle(flow);
+}
+
+static void unsettle(struct flow *flow)
+{
+	if (flow->steady)
+		zeek_catch_up(flow);
+	flow->steady = false;
+}
+
 /*
- * Whether it is what nineteen of twenty segments are: the next in order on an established connection, no
- * flag but ACK and PSH, nothing about it that is news. Then most questions above have a known answer.
+ * Whether it is what most segments are: the next in order on an established connection, no flag but ACK and
+ * PSH, nothing about it that is news. Then most questions above have a known answer.
  */
 static bool is_ordinary(const struct flow *flow, const struct segment *seg)
 {
@@ -332,29 +326,25 @@ static bool is_ordinary(const struct flow *flow, const struct segment *seg)
 	       !after(side->highest_ack, seg->ack) &&
 	       seg->ttl == side->ttl_last && seg->window != 0 &&
 	       !(seg->options & OPTION_SACK) && seg->time_ns >= flow->last_ns &&
-	       zeek_is_ordinary(flow, seg);
+	       zeek_takes_ack(flow, seg);
 }
 
 static void count_ordinary(struct capture *capture, struct flow *flow,
 			   const struct segment *seg)
 {
 	struct side *side = &flow->side[seg->from];
-	struct side *other = &flow->side[!seg->from];
 
-	side->next_seq = side->zeek_last = seg->seq + seg->payload_bytes;
-	if (after(seg->ack, other->zeek_ack))
-		other->zeek_ack = seg->ack;
+	zeek_count_ordinary(flow, seg);
+	side->next_seq = seg->seq + seg->payload_bytes;
 	side->highest_ack = seg->ack;
-	side->window_bytes =
-		(uint32_t)seg->window
-		<< (flow->has_window_scale ? side->window_scale : 0);
+	side->seen |= SEEN_BEYOND_SYN;
+	note_window(flow, seg);
 	flow->last_ns = seg->time_ns;
 	count_copy(capture, flow, seg);
 	count_packet(flow, seg);
 	if (seg->options & OPTION_TIMESTAMP)
 		side->seen |= SEEN_TIMESTAMPS;
-	if (seg->v4)
-		count_ip_id(flow, seg);
+	count_ip_id(flow, seg);
 }
 
 void flow_count(struct capture *capture, struct flow *flow,
@@ -369,12 +359,13 @@ void flow_count(struct capture *capture, struct flow *flow,
 		count_ordinary(capture, flow, seg);
 		return;
 	}
+	unsettle(flow);
 	if (rst)
 		evidence_add_rst(capture, flow, seg, place);
 	flow_learn_client(flow, seg);
 	zeek_count(capture, flow, seg);
 	if (seg->time_ns < flow->last_ns)
-		rare_of(flow)->backwards++;
+		count_backwards(capture, flow);
 	else
 		flow->last_ns = seg->time_ns;
 	count_copy(capture, flow, seg);
@@ -386,13 +377,13 @@ void flow_count(struct capture *capture, struct flow *flow,
 	if (flow->has_evidence)
 		evidence_follow(capture, flow, place, rst);
 	wait_on(capture, flow);
-	flow->steady = is_steady(flow);
+	settle(flow);
 }
 
 void flow_count_icmp(struct capture *capture, struct flow *flow,
 		     const struct segment *seg)
 {
+	unsettle(flow);
 	evidence_add_icmp(capture, flow, seg);
 	wait_on(capture, flow);
-	flow->steady = is_steady(flow);
 }

@@ -44,8 +44,6 @@ struct evidence {
 	uint8_t after_left;
 };
 
-enum { NO_FLOW = 0xffffffff };
-
 /* Closed; closed, with evidence; saw only SYNs; has evidence and lives on. All but the last have a time limit. */
 enum waiting {
 	WAITING_NOT,
@@ -56,7 +54,7 @@ enum waiting {
 	WAITING_LISTS
 };
 
-/* side.zeek_state */
+/* zeek_end.state */
 enum zeek_state {
 	INACTIVE,
 	SYN_SENT,
@@ -67,35 +65,39 @@ enum zeek_state {
 	RESET
 };
 
-/* One end of a flow: what is read or changed for nearly every segment of either end, a cache line. */
+/* One end as Zeek sees it; of a steady flow, last and ack are known from struct side instead. */
+struct zeek_end {
+	uint32_t start, last, ack;
+	uint32_t last_syn, last_fin, last_rst;
+	uint8_t state, before;
+	bool fin;
+};
+
+/* One end of a flow: all that a usual segment of either end reads or changes, a cache line. */
 struct side {
-	uint32_t next_seq, highest_ack, window_bytes, packets, data_packets;
-	uint32_t zeek_start, zeek_last, zeek_ack;
+	uint32_t next_seq, highest_ack, packets, data_packets;
+	uint32_t last; /* digest of its last segment, to know a copy of it */
+	uint32_t
+		zeek_start; /* as in struct zeek_end, while the flow is steady */
+	uint64_t payload_bytes, ip_bytes;
 	int64_t last_ns, last_data_ns;
-	uint64_t payload_bytes;
-	uint16_t seen, ip_id_last;
-	uint8_t ttl_last, window_scale, zeek_state, zeek_before;
+	uint16_t seen, ip_id_last, window;
+	uint8_t ttl_last;
+	uint8_t window_scale : 4, window_is_scaled : 1;
 };
 _Static_assert(sizeof(struct side) == 64, "a cache line");
 
-/* What is changed for nearly every segment of this end; both ends share a cache line. */
-struct side_sums {
-	uint64_t ip_bytes;
-	uint32_t ip_id_zero, ip_id_steps, dont_fragment;
-	uint32_t last; /* digest of its last segment, to know a copy of it */
-	uint32_t sack_right, first_seq;
-};
-_Static_assert(sizeof(struct side_sums) == 32, "half a cache line");
-
-/* What its first and last segments say. */
+/* What its first and last segments say, and how many were not as most are. */
 struct side_rare {
 	int64_t first_ns;
-	uint32_t isn, fin_seq, syns, fins, rsts;
-	uint32_t zeek_last_syn, zeek_last_fin, zeek_last_rst;
+	uint32_t first_seq, isn, fin_seq, sack_right, syns, fins, rsts;
+	/* Of those that count for IP IDs: zeros; no step from the one before; without don't-fragment. */
+	uint32_t ip_id_zero, ip_id_other, may_fragment;
 	uint16_t syn_options, syn_flags, syn_window, syn_payload_bytes, mss,
 		ip_id_first;
 	uint8_t ttl_first, ttl_min, ttl_max, rst_ttl;
 };
+_Static_assert(sizeof(struct side_rare) == 64, "a cache line");
 
 /* Of a flow in which something went wrong. */
 struct trouble {
@@ -104,31 +106,34 @@ struct trouble {
 			keep_alives, zero_windows;
 		uint32_t zeek_gaps, zeek_retransmits, zeek_zero_windows;
 	} side[2];
+	uint32_t backwards;
 };
 
 /*
- * What the usual segment of an established connection does not need: in the same slab as the flow, behind all
- * flows. The first line is for the segments around a handshake, too.
+ * What the usual segment of an established connection does not need. It lies right behind its flow, in the same
+ * page. The first three lines are for the segments around a handshake, too.
  */
 struct flow_rare {
 	uint32_t chunk[RING_CHUNKS];
 	uint32_t previous, next; /* in its list */
 	int64_t ack_ns;
-	uint32_t backwards, source;
-	uint16_t vlan;
-	uint8_t tunnel, simultaneous, client_by;
-	uint8_t zeek_fins, zeek_length, spare;
+	uint16_t vlan, origin;
+	uint8_t tunnel, simultaneous, client_by, zeek_length;
+	struct evidence *evidence;
+
+	struct zeek_end zeek[2];
+	struct trouble *trouble;
 
 	char zeek_history[32];
-	struct evidence *evidence;
-	struct trouble *trouble;
 	uint64_t first_number;
 	int64_t first_ns, syn_ns, syn_ack_ns;
+
 	struct side_rare side[2];
 };
-_Static_assert(sizeof(struct flow_rare) == 256 &&
-		       offsetof(struct flow_rare, zeek_history) == 64,
-	       "four cache lines");
+_Static_assert(sizeof(struct flow_rare) == 320 &&
+		       offsetof(struct flow_rare, zeek) == 64 &&
+		       offsetof(struct flow_rare, zeek_history) == 128,
+	       "five cache lines");
 
 /* The ends are in the order of the key. */
 struct flow {
@@ -145,38 +150,44 @@ struct flow {
 	uint8_t seen : 4, client : 1, originator : 1, steady : 1;
 
 	struct side side[2];
-	struct side_sums sums[2];
 } __attribute__((aligned(64)));
-_Static_assert(sizeof(struct flow) == 256, "four cache lines");
+_Static_assert(sizeof(struct flow) == 192, "three cache lines");
 
 /* A huge page; the fuzzer makes it small, to see each flow's bounds sooner. */
 #ifndef SLAB_BYTES
 #define SLAB_BYTES (2 << 20)
 #endif
 
-enum {
-	SLAB_FLOWS = (SLAB_BYTES - 64) /
-		     (sizeof(struct flow) + sizeof(struct flow_rare))
+struct whole_flow {
+	struct flow flow;
+	struct flow_rare rare;
 };
 
-/* Aligned to its size, so that a flow knows its slab. It never moves, so a flow has one address. */
-struct slab {
-	struct flow flows[SLAB_FLOWS];
-	struct flow_rare rare[SLAB_FLOWS];
+enum { SLAB_FLOWS = SLAB_BYTES / sizeof(struct whole_flow) };
+
+/*
+ * Aligned to its size, so that a flow knows its slab. It never moves, so a flow has one address. Where its first
+ * flow would be is its number, so that a flow's index is split without a division.
+ */
+union slab {
 	uint32_t number;
+	struct whole_flow flows[SLAB_FLOWS];
 };
-_Static_assert(sizeof(struct slab) <= SLAB_BYTES, "as much as is there");
+_Static_assert(sizeof(union slab) == SLAB_BYTES &&
+		       (SLAB_FLOWS & (SLAB_FLOWS - 1)) == 0,
+	       "indices are split by shifts");
 
-static inline struct slab *slab_of(const struct flow *flow)
+/* An index that no flow has. */
+enum { NO_FLOW = 0 };
+
+static inline union slab *slab_of(const struct flow *flow)
 {
-	return (struct slab *)((uintptr_t)flow & ~(uintptr_t)(SLAB_BYTES - 1));
+	return (union slab *)((uintptr_t)flow & ~(uintptr_t)(SLAB_BYTES - 1));
 }
 
 static inline struct flow_rare *rare_of(const struct flow *flow)
 {
-	struct slab *slab = slab_of(flow);
-
-	return &slab->rare[flow - slab->flows];
+	return &((struct whole_flow *)flow)->rare;
 }
 
 /* How many of the segments before this place were no RSTs; all RSTs that were counted are before it. */
@@ -185,6 +196,12 @@ static inline uint32_t others_before(const struct flow *flow, uint32_t place)
 	const struct side_rare *side = rare_of(flow)->side;
 
 	return place - side[0].rsts - side[1].rsts;
+}
+
+static inline uint32_t window_bytes(const struct side *side)
+{
+	return (uint32_t)side->window
+	       << (side->window_is_scaled ? side->window_scale : 0);
 }
 
 /* A hash of two words: multiply, and fold the product. */

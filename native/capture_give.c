@@ -100,14 +100,16 @@ static void fill_side(struct side_facts *out, const struct flow *flow,
 	static const struct side_trouble none;
 	const struct flow_rare *all = rare_of(flow);
 	const struct side *side = &flow->side[end];
-	const struct side_sums *sums = &flow->sums[end];
 	const struct side_rare *rare = &all->side[end];
 	const struct side_trouble *trouble =
 		all->trouble ? &all->trouble->side[end] : &none;
+	/* Segments whose IP IDs and don't-fragment bits count: all but RSTs, if any is IPv4. */
+	uint32_t counted =
+		side->seen & SEEN_IP_ID ? side->packets - rare->rsts : 0;
 
 	*out = (struct side_facts){
 		.payload_bytes = side->payload_bytes,
-		.ip_bytes = sums->ip_bytes,
+		.ip_bytes = side->ip_bytes,
 		.first_ns = rare->first_ns,
 		.last_ns = side->last_ns,
 		.last_data_ns = side->last_data_ns,
@@ -122,16 +124,16 @@ static void fill_side(struct side_facts *out, const struct flow *flow,
 		.unseen_bytes = trouble->unseen_bytes,
 		.keep_alives = trouble->keep_alives,
 		.zero_windows = trouble->zero_windows,
-		.ip_id_zero = sums->ip_id_zero,
-		.ip_id_steps = sums->ip_id_steps,
-		.dont_fragment = sums->dont_fragment,
+		.ip_id_zero = rare->ip_id_zero,
+		.ip_id_steps = counted - rare->ip_id_other,
+		.dont_fragment = counted - rare->may_fragment,
 		.isn = rare->isn,
-		.first_seq = sums->first_seq,
+		.first_seq = rare->first_seq,
 		.next_seq = side->next_seq,
 		.highest_ack = side->highest_ack,
-		.window_bytes = side->window_bytes,
+		.window_bytes = window_bytes(side),
 		.fin_seq = rare->fin_seq,
-		.sack_right = sums->sack_right,
+		.sack_right = rare->sack_right,
 		.syn_options = rare->syn_options,
 		.syn_flags = rare->syn_flags,
 		.syn_window = rare->syn_window,
@@ -149,8 +151,8 @@ static void fill_side(struct side_facts *out, const struct flow *flow,
 	};
 }
 
-static void fill_row(struct flow_row *row, const struct flow *flow,
-		     uint8_t ended_by)
+static void fill_row(const struct capture *it, struct flow_row *row,
+		     const struct flow *flow, uint8_t ended_by)
 {
 	const struct flow_rare *rare = rare_of(flow);
 	uint8_t client = flow->client;
@@ -163,7 +165,7 @@ static void fill_row(struct flow_row *row, const struct flow *flow,
 		.tunnel = rare->tunnel,
 		.simultaneous = rare->simultaneous,
 		.tunnel_id = flow->key.tunnel_id,
-		.source = rare->source,
+		.source = it->origins[rare->origin].source,
 		.first_number = rare->first_number,
 		.first_ns = rare->first_ns,
 		.last_ns = flow->last_ns,
@@ -172,7 +174,7 @@ static void fill_row(struct flow_row *row, const struct flow *flow,
 		.ack_ns = rare->ack_ns,
 		.first_rst_ns =
 			rare->evidence ? rare->evidence->first_rst_ns : 0,
-		.backwards = rare->backwards,
+		.backwards = rare->trouble ? rare->trouble->backwards : 0,
 		.vlan = rare->vlan,
 		.seen = flow->seen,
 	};
@@ -228,7 +230,9 @@ void give_flow(struct capture *it, struct flow *flow, uint8_t ended_by)
 	it->counts.reset_connections += reset;
 	if (!it->want_rows && !flow->has_evidence)
 		return;
-	fill_row(&row, flow, ended_by);
+	if (flow->steady)
+		zeek_catch_up(flow);
+	fill_row(it, &row, flow, ended_by);
 	if (it->want_rows) {
 		at = extend(it, &it->rows, sizeof(row));
 		if (at)

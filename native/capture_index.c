@@ -9,20 +9,20 @@ enum { FIRST_SLOTS = 4096 };
 /* Two rounds of multiply and fold per word pair, with a seed nobody outside knows. */
 uint32_t index_hash(const struct table *it, const struct flow_key *key)
 {
-	uint64_t word[4], rest;
+	const uint64_t *a = key->addr[0], *b = key->addr[1];
+	uint64_t rest;
 
-	memcpy(word, key->addr, sizeof(word));
 	rest = (uint64_t)key->port[0] << 48 | (uint64_t)key->port[1] << 32 |
 	       key->tunnel_id;
-	rest = fold(word[0] ^ it->seed[0], word[1] ^ it->seed[1]) ^
-	       fold(word[2] ^ it->seed[2], word[3] ^ it->seed[3]) ^ rest;
+	rest = fold(a[0] ^ it->seed[0], a[1] ^ it->seed[1]) ^
+	       fold(b[0] ^ it->seed[2], b[1] ^ it->seed[3]) ^ rest;
 	rest = fold(rest ^ it->seed[1], it->seed[2] | 1);
 	return (uint32_t)(rest ^ rest >> 32);
 }
 
 static uint64_t slot_of(uint32_t hash, uint32_t index)
 {
-	return (uint64_t)hash << 32 | (index + 1);
+	return (uint64_t)hash << 32 | index;
 }
 
 void index_insert(struct table *it, uint32_t hash, uint32_t index)
@@ -34,12 +34,12 @@ void index_insert(struct table *it, uint32_t hash, uint32_t index)
 	it->slots[at] = slot_of(hash, index);
 }
 
-/* Free slots, on huge pages as soon as they fill one. */
+/* Free slots, on a huge page as soon as they would take many small ones. */
 static uint64_t *new_slots(size_t count)
 {
 	uint64_t *made;
 
-	if (count * sizeof(*made) < SLAB_BYTES)
+	if (count * sizeof(*made) < SLAB_BYTES / 8)
 		return calloc(count, sizeof(*made));
 	made = slab_new(count * sizeof(*made));
 	if (made)
@@ -61,7 +61,7 @@ static bool grow(struct table *it)
 	for (uint32_t i = 0; i < size; i++) {
 		if (old[i])
 			index_insert(it, (uint32_t)(old[i] >> 32),
-				     (uint32_t)old[i] - 1);
+				     (uint32_t)old[i]);
 	}
 	free(old);
 	return true;
@@ -90,7 +90,7 @@ struct flow *index_find(const struct table *it, const struct flow_key *key,
 
 		if (it->slots[at] >> 32 != hash)
 			continue;
-		flow = flow_at(it, (uint32_t)it->slots[at] - 1);
+		flow = flow_at(it, (uint32_t)it->slots[at]);
 		if (same_key(&flow->key, key))
 			return flow;
 	}
@@ -122,7 +122,7 @@ struct flow *index_likely(const struct table *it, uint32_t hash)
 	for (uint32_t at = hash & it->mask; it->slots[at];
 	     at = (at + 1) & it->mask) {
 		if (it->slots[at] >> 32 == hash)
-			return flow_at(it, (uint32_t)it->slots[at] - 1);
+			return flow_at(it, (uint32_t)it->slots[at]);
 	}
 	return NULL;
 }

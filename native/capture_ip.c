@@ -108,35 +108,22 @@ void walk_ipv4(struct walk *w)
 	walk_proto(w, &ip, at[9]);
 }
 
-/* Whether a header follows that has its own next header and length; then *proto and *header are set. */
-static bool is_extension(const struct walk *w, uint8_t proto, uint32_t *header)
-{
-	switch (proto) {
-	case PROTO_HOP:
-	case PROTO_ROUTING:
-	case PROTO_OPTIONS:
-	case PROTO_MOBILITY:
-	case PROTO_HIP:
-	case PROTO_SHIM6:
-		*header = (w->at[1] + 1u) * 8;
-		return true;
-	case PROTO_AH:
-		*header = (w->at[1] + 2u) * 4;
-		return true;
-	case PROTO_FRAGMENT:
-		*header = 8;
-		return true;
-	default:
-		return false;
-	}
-}
-
-static bool has_header(uint8_t proto)
+static bool is_extension(uint8_t proto)
 {
 	return proto == PROTO_HOP || proto == PROTO_ROUTING ||
 	       proto == PROTO_OPTIONS || proto == PROTO_MOBILITY ||
 	       proto == PROTO_HIP || proto == PROTO_SHIM6 ||
 	       proto == PROTO_AH || proto == PROTO_FRAGMENT;
+}
+
+/* The length of an extension header, of which two bytes at least were captured. */
+static uint32_t extension_bytes(const uint8_t *at, uint8_t proto)
+{
+	if (proto == PROTO_FRAGMENT)
+		return 8;
+	if (proto == PROTO_AH)
+		return (at[1] + 2u) * 4;
+	return (at[1] + 1u) * 8;
 }
 
 void walk_ipv6(struct walk *w)
@@ -162,11 +149,10 @@ void walk_ipv6(struct walk *w)
 	proto = at[6];
 	skip(w, 40);
 	w->wire = left;
-	while (has_header(proto)) {
+	while (is_extension(proto)) {
 		if (too_deep(w) || !has(w, 8))
 			return;
-		if (!is_extension(w, proto, &header))
-			return;
+		header = extension_bytes(w->at, proto);
 		if (proto == PROTO_FRAGMENT && be16(w->at + 2) & 0xfff8) {
 			w->counts->fragments++;
 			return;

@@ -14,8 +14,7 @@ static void fetch_lines(const void *first, size_t bytes)
 /* Send for all of a flow, which is about to begin or to end. */
 void fetch_whole(const struct flow *flow)
 {
-	fetch_lines(flow, sizeof(*flow));
-	fetch_lines(rare_of(flow), sizeof(struct flow_rare));
+	fetch_lines(flow, sizeof(struct whole_flow));
 }
 
 /* Send for what this segment will read and write, if its flow is the likely one and it is a usual segment. */
@@ -34,13 +33,13 @@ static void fetch(const struct table *it, struct segment *seg)
 		fetch_lines(flow, sizeof(*flow));
 }
 
-/* Send for the rest of a flow whose handshake is not over yet. */
+/* Send for the rest of a flow whose handshake is not over yet, or where a letter of its history is due. */
 static void fetch_rest(const struct segment *seg)
 {
 	const struct flow *flow = seg->likely;
 
-	if (flow && !flow->steady)
-		fetch_lines(rare_of(flow), 128);
+	if (flow && (!flow->steady || zeek_is_first(flow, seg)))
+		fetch_lines(rare_of(flow), 192);
 }
 
 static void fetch_next(struct capture *capture)

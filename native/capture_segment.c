@@ -6,15 +6,11 @@
 
 /* ---- TCP */
 
-/* In two words, since the hash reads them as such right after: from smaller stores they would come late. */
 static void map_address(uint64_t word[2], const uint8_t *from, bool v4)
 {
-	uint32_t address;
-
 	if (v4) {
-		memcpy(&address, from, sizeof(address));
 		word[0] = 0;
-		word[1] = (uint64_t)address << 32 | 0xffff0000;
+		word[1] = htobe64(0xffffULL << 32 | be32(from));
 	} else {
 		memcpy(word, from, 16);
 	}
@@ -25,7 +21,6 @@ static void set_key(struct segment *seg, const struct walk *w,
 {
 	uint16_t src = be16(ports), dst = be16(ports + 2);
 	uint32_t a = be32(ip->src), b = be32(ip->dst);
-	uint64_t word[2];
 	bool from;
 
 	if (a != b)
@@ -35,10 +30,8 @@ static void set_key(struct segment *seg, const struct walk *w,
 	else
 		from = memcmp(ip->src, ip->dst, 16) > 0;
 	seg->from = from;
-	map_address(word, ip->src, ip->v4);
-	memcpy(seg->key.addr[from], word, 16);
-	map_address(word, ip->dst, ip->v4);
-	memcpy(seg->key.addr[!from], word, 16);
+	map_address(seg->key.addr[from], ip->src, ip->v4);
+	map_address(seg->key.addr[!from], ip->dst, ip->v4);
 	seg->key.port[from] = src;
 	seg->key.port[!from] = dst;
 	seg->key.tunnel_id = w->tunnel_id;

@@ -26,9 +26,6 @@ struct table *table_new(const uint64_t seed[4], uint32_t max_flows,
 	it->sample = seed[3] | 1;
 	it->max_flows = max_flows;
 	it->max_evidence_bytes = evidence_bytes;
-	it->free_flow = NO_FLOW;
-	for (int i = 0; i < WAITING_LISTS; i++)
-		it->waiting[i].first = it->waiting[i].last = NO_FLOW;
 	if (!index_new(it)) {
 		free(it);
 		return NULL;
@@ -65,6 +62,7 @@ void table_free(struct table *it)
 static uint32_t new_flow(struct table *it)
 {
 	uint32_t index = it->free_flow;
+	union slab *slab;
 
 	if (index != NO_FLOW) {
 		it->free_flow = rare_of(flow_at(it, index))->next;
@@ -73,11 +71,13 @@ static uint32_t new_flow(struct table *it)
 	if (it->made == it->slab_count * SLAB_FLOWS) {
 		if (!slab_list_grow(&it->slabs, it->slab_count))
 			return NO_FLOW;
-		it->slabs[it->slab_count] = slab_new(sizeof(struct slab));
-		if (!it->slabs[it->slab_count])
+		slab = slab_new(sizeof(*slab));
+		if (!slab)
 			return NO_FLOW;
-		it->slabs[it->slab_count]->number = it->slab_count;
-		it->slab_count++;
+		it->slabs[it->slab_count] = slab;
+		slab->flows[0] = (struct whole_flow){ .flow.live = false };
+		slab->number = it->slab_count++;
+		it->made++;
 	}
 	return it->made++;
 }
@@ -110,17 +110,17 @@ static uint64_t pick(struct table *it)
 	return it->sample;
 }
 
-/* The table is full, so every flow that was ever made is live. */
+/* The table is full, so every place that was ever made is a live flow, but the first of each slab. */
 static void evict(struct capture *capture)
 {
 	struct table *it = capture->table;
 	struct flow *oldest = NULL;
 
-	for (int i = 0; i < EVICT_SAMPLE; i++) {
+	for (int i = 0; i < EVICT_SAMPLE || !oldest; i++) {
 		struct flow *flow =
 			flow_at(it, (uint32_t)(pick(it) % it->made));
 
-		if (!oldest || flow->last_ns < oldest->last_ns)
+		if (flow->live && (!oldest || flow->last_ns < oldest->last_ns))
 			oldest = flow;
 	}
 	capture->counts.evicted++;
@@ -142,10 +142,9 @@ static struct flow *begin_flow(struct capture *capture,
 		return NULL;
 	}
 	flow = flow_at(it, index);
-	memset(flow, 0, sizeof(*flow));
-	memset(rare_of(flow), 0, sizeof(struct flow_rare));
+	memset(flow, 0, sizeof(struct whole_flow));
 	flow->live = true;
-	flow_begin(flow, seg, capture);
+	flow_begin(flow, seg);
 	index_insert(it, seg->hash, index);
 	it->count++;
 	capture->counts.connections++;

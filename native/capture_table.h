@@ -13,9 +13,9 @@ struct list {
 
 struct table {
 	uint64_t seed[4];
-	uint64_t *slots; /* hash << 32 | flow + 1; 0 is free */
+	uint64_t *slots; /* hash << 32 | flow; 0 is free */
 	uint32_t mask, count, max_flows;
-	struct slab **slabs;
+	union slab **slabs;
 	uint32_t slab_count, made, free_flow, finished;
 	struct list waiting[WAITING_LISTS];
 	/* Before this nobody's time is up; INT64_MIN: look again. */
@@ -26,14 +26,15 @@ struct table {
 
 static inline struct flow *flow_at(const struct table *it, uint32_t index)
 {
-	return &it->slabs[index / SLAB_FLOWS]->flows[index % SLAB_FLOWS];
+	return &it->slabs[index / SLAB_FLOWS]->flows[index % SLAB_FLOWS].flow;
 }
 
 static inline uint32_t index_of(const struct flow *flow)
 {
-	const struct slab *slab = slab_of(flow);
+	const union slab *slab = slab_of(flow);
 
-	return slab->number * SLAB_FLOWS + (uint32_t)(flow - slab->flows);
+	return slab->number * SLAB_FLOWS +
+	       (uint32_t)((const struct whole_flow *)flow - slab->flows);
 }
 
 static inline bool same_key(const struct flow_key *a, const struct flow_key *b)

@@ -13,11 +13,12 @@ void wait_no_more(struct table *it, struct flow *flow)
 
 	if (flow->waiting == WAITING_NOT)
 		return;
-	it->due_ns = INT64_MIN;
-	if (rare->previous == NO_FLOW)
+	if (rare->previous == NO_FLOW) {
 		list->first = rare->next;
-	else
+		it->due_ns = INT64_MIN;
+	} else {
 		rare_of(flow_at(it, rare->previous))->next = rare->next;
+	}
 	if (rare->next == NO_FLOW)
 		list->last = rare->previous;
 	else

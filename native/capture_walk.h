@@ -5,6 +5,7 @@
 
 #include "capture.h"
 
+#include <endian.h>
 #include <string.h>
 
 enum { ETHER_IPV4 = 0x0800, ETHER_IPV6 = 0x86dd, ETHER_BRIDGED = 0x6558 };
@@ -57,7 +58,7 @@ static inline uint32_t be32(const uint8_t *at)
 	uint32_t value;
 
 	memcpy(&value, at, sizeof(value));
-	return __builtin_bswap32(value);
+	return be32toh(value);
 }
 
 static inline uint32_t be24(const uint8_t *at)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * history as Zeek would log it for the same flow, since its users know it; and the states of both ends, from
- * which capture_zeek_state.c concludes conn_state. The rules are those of its TCPSessionAdapter and conn/main.zeek (6.x); checksums are not verified (zeek -C), and a gap
- * is an acknowledgment of bytes that were never captured.
+ * which capture_zeek_state.c concludes conn_state. The rules are those of its TCPSessionAdapter and conn/main.zeek
+ * (6.x); checksums are not verified (zeek -C), and a gap is an acknowledgment of bytes that were never captured.
  */
 #include "capture.h"
 
@@ -56,10 +56,17 @@ static void write_by(struct flow *flow, uint8_t end, char letter)
 		     end == flow->originator ? letter : (char)(letter | 0x20));
 }
 
+/* The bit of zeek_letters for this kind by this end; without a branch, since who sends what is anybody's guess. */
+static inline uint32_t letter_bit(const struct flow *flow, uint8_t end,
+				  uint32_t kind)
+{
+	return kind << 8 * (end ^ flow->originator);
+}
+
 /* Write the letter unless this end wrote one of its kind; gives whether it had. */
 static bool wrote(struct flow *flow, uint8_t end, uint32_t kind, char letter)
 {
-	uint32_t bit = end == flow->originator ? kind : kind << 8;
+	uint32_t bit = letter_bit(flow, end, kind);
 
 	if (flow->zeek_letters & bit)
 		return true;
@@ -94,26 +101,26 @@ void zeek_begin(struct flow *flow, const struct segment *seg)
 		write_letter(flow, '^');
 }
 
-static void become(struct side *end, enum zeek_state state)
+static void become(struct zeek_end *end, enum zeek_state state)
 {
-	if (end->zeek_state == state)
+	if (end->state == state)
 		return;
-	end->zeek_before = end->zeek_state;
-	end->zeek_state = (uint8_t)state;
+	end->before = end->state;
+	end->state = (uint8_t)state;
 }
 
-static void start_at(struct side *end, uint32_t seq, uint32_t last)
+static void start_at(struct zeek_end *end, uint32_t seq, uint32_t last)
 {
-	end->zeek_start = end->zeek_ack = seq;
-	end->zeek_last = last;
+	end->start = end->ack = seq;
+	end->last = last;
 }
 
-static void begin_end(struct side *end, const struct segment *seg,
+static void begin_end(struct zeek_end *end, const struct segment *seg,
 		      uint32_t past)
 {
 	bool syn = seg->flags & SYN;
 
-	switch (end->zeek_state) {
+	switch (end->state) {
 	case INACTIVE:
 		if (syn)
 			start_at(end, seg->seq, past);
@@ -122,7 +129,7 @@ static void begin_end(struct side *end, const struct segment *seg,
 		break;
 	case SYN_SENT:
 	case SYN_ACK_SENT:
-		if (syn && seg->seq != end->zeek_start)
+		if (syn && seg->seq != end->start)
 			start_at(end, seg->seq, past);
 		break;
 	case ESTABLISHED:
@@ -131,7 +138,7 @@ static void begin_end(struct side *end, const struct segment *seg,
 			start_at(end, seg->seq, past);
 		break;
 	case RESET:
-		if (syn && end->zeek_before == INACTIVE)
+		if (syn && end->before == INACTIVE)
 			start_at(end, seg->seq, past);
 		break;
 	}
@@ -145,23 +152,21 @@ static void write_flag(struct flow *flow, uint8_t from, uint32_t kind,
 	*last = seq;
 }
 
-static void write_history(struct flow *flow, struct side *end,
+static void write_history(struct flow *flow, struct zeek_end *end,
 			  const struct segment *seg)
 {
-	struct side_rare *rare = &rare_of(flow)->side[seg->from];
 	uint16_t flags = seg->flags & (SYN | FIN | RST);
-	uint32_t seq = seg->seq - end->zeek_start;
+	uint32_t seq = seg->seq - end->start;
 
 	if (flags == SYN)
 		write_flag(flow, seg->from, WROTE_SYN,
-			   seg->flags & ACK ? 'H' : 'S', seq,
-			   &rare->zeek_last_syn);
+			   seg->flags & ACK ? 'H' : 'S', seq, &end->last_syn);
 	else if (flags == FIN)
 		write_flag(flow, seg->from, WROTE_FIN, 'F',
-			   seq + seg->payload_bytes, &rare->zeek_last_fin);
+			   seq + seg->payload_bytes, &end->last_fin);
 	else if (flags == RST)
 		write_flag(flow, seg->from, WROTE_RST, 'R', seq,
-			   &rare->zeek_last_rst);
+			   &end->last_rst);
 	else if ((flags & (FIN | RST)) == (FIN | RST))
 		wrote(flow, seg->from, WROTE_FIN_RST, 'I');
 	else if (flags)
@@ -173,46 +178,45 @@ static void write_history(struct flow *flow, struct side *end,
 }
 
 static void take_ack(struct capture *capture, struct flow *flow,
-		     struct side *end, struct side *peer,
+		     struct zeek_end *end, struct zeek_end *peer,
 		     const struct segment *seg)
 {
 	struct side_trouble *trouble;
 	int32_t ahead;
 
-	if (peer->zeek_state == INACTIVE) {
+	if (peer->state == INACTIVE) {
 		start_at(peer, seg->ack - 1, seg->ack - 1);
 		return;
 	}
-	ahead = (int32_t)(seg->ack - peer->zeek_ack);
-	if ((int32_t)(seg->ack - peer->zeek_start) < 0 || seg->flags & RST ||
+	ahead = (int32_t)(seg->ack - peer->ack);
+	if ((int32_t)(seg->ack - peer->start) < 0 || seg->flags & RST ||
 	    ahead <= 0 || (seg->ack == 0 && ahead > FAR))
 		return;
-	if ((int32_t)(seg->ack - peer->zeek_last) > 0 &&
-	    end->zeek_state == ESTABLISHED && peer->zeek_state == ESTABLISHED &&
-	    !(seg->flags & FIN)) {
+	if ((int32_t)(seg->ack - peer->last) > 0 && end->state == ESTABLISHED &&
+	    peer->state == ESTABLISHED && !(seg->flags & FIN)) {
 		trouble = flow_trouble(capture, flow, !seg->from);
 		if (trouble)
 			write_scaled(flow, !seg->from, &trouble->zeek_gaps,
 				     'G');
 	}
-	peer->zeek_ack = seg->ack;
+	peer->ack = seg->ack;
 }
 
 static void take_sequence(struct capture *capture, struct flow *flow,
-			  struct side *end, const struct segment *seg,
+			  struct zeek_end *end, const struct segment *seg,
 			  uint32_t past)
 {
 	struct side_trouble *trouble;
-	int32_t ahead = (int32_t)(past - end->zeek_last);
+	int32_t ahead = (int32_t)(past - end->last);
 
 	if (seg->flags & (SYN | RST) && (ahead > FAR || ahead < -FAR))
 		return;
-	if (seg->flags & FIN && end->zeek_last == end->zeek_start + 1)
-		end->zeek_last = past;
-	else if (end->zeek_state == RESET)
+	if (seg->flags & FIN && end->last == end->start + 1)
+		end->last = past;
+	else if (end->state == RESET)
 		return;
 	else if (ahead > 0)
-		end->zeek_last = past;
+		end->last = past;
 	else if (seg->payload_bytes) {
 		trouble = flow_trouble(capture, flow, seg->from);
 		if (trouble)
@@ -230,25 +234,25 @@ static void flip(struct flow *flow)
 	write_letter(flow, '^');
 }
 
-static void first_syn(struct flow *flow, struct side *end, struct side *peer,
-		      const struct segment *seg)
+static void first_syn(struct flow *flow, struct zeek_end *end,
+		      struct zeek_end *peer, const struct segment *seg)
 {
 	if (seg->from == flow->originator) {
 		become(end, seg->flags & ACK ? SYN_ACK_SENT : SYN_SENT);
 		return;
 	}
-	if (!(seg->flags & ACK) && peer->zeek_state == SYN_ACK_SENT &&
-	    seg->seq == end->zeek_start) {
+	if (!(seg->flags & ACK) && peer->state == SYN_ACK_SENT &&
+	    seg->seq == end->start) {
 		flip(flow);
 		become(peer, ESTABLISHED);
 	}
-	if (peer->zeek_state == SYN_SENT)
+	if (peer->state == SYN_SENT)
 		become(peer, ESTABLISHED);
 	become(end, ESTABLISHED);
 }
 
-static void from_inactive(struct flow *flow, struct side *end,
-			  struct side *peer, const struct segment *seg)
+static void from_inactive(struct flow *flow, struct zeek_end *end,
+			  struct zeek_end *peer, const struct segment *seg)
 {
 	if (seg->flags & SYN)
 		first_syn(flow, end, peer, seg);
@@ -256,37 +260,37 @@ static void from_inactive(struct flow *flow, struct side *end,
 		become(end, CLOSED);
 	if (seg->flags & RST)
 		become(end, RESET);
-	if (end->zeek_state != INACTIVE)
+	if (end->state != INACTIVE)
 		return;
 	/* Some stacks acknowledge a SYN before they answer it. */
 	if (seg->from != flow->originator && !seg->payload_bytes &&
-	    peer->zeek_state == SYN_SENT)
+	    peer->state == SYN_SENT)
 		return;
-	become(end, seg->flags & ACK && peer->zeek_state == ESTABLISHED ?
+	become(end, seg->flags & ACK && peer->state == ESTABLISHED ?
 			    ESTABLISHED :
 			    PARTIAL);
 }
 
-static void from_established(struct side *end, struct side *peer,
+static void from_established(struct zeek_end *end, struct zeek_end *peer,
 			     uint16_t flags)
 {
-	if (flags & SYN && !(flags & ACK) && end->zeek_state == PARTIAL &&
-	    peer->zeek_state == INACTIVE)
+	if (flags & SYN && !(flags & ACK) && end->state == PARTIAL &&
+	    peer->state == INACTIVE)
 		become(end, SYN_SENT);
 	if (flags & FIN && !(flags & RST)) {
 		become(end, CLOSED);
 		/* FIN, RST, and now the peer's FIN: it ended well after all. */
-		if (peer->zeek_state == RESET && peer->zeek_before == CLOSED)
+		if (peer->state == RESET && peer->before == CLOSED)
 			become(peer, CLOSED);
 	}
 	if (flags & RST)
 		become(end, RESET);
 }
 
-static void move(struct flow *flow, struct side *end, struct side *peer,
+static void move(struct flow *flow, struct zeek_end *end, struct zeek_end *peer,
 		 const struct segment *seg)
 {
-	switch (end->zeek_state) {
+	switch (end->state) {
 	case INACTIVE:
 		from_inactive(flow, end, peer, seg);
 		break;
@@ -302,58 +306,95 @@ static void move(struct flow *flow, struct side *end, struct side *peer,
 		from_established(end, peer, seg->flags);
 		break;
 	case CLOSED:
-		if (seg->flags & RST && peer->zeek_state != CLOSED)
+		if (seg->flags & RST && peer->state != CLOSED)
 			become(end, RESET);
 		break;
 	}
 }
 
-/* Whether what comes in order only moves zeek_last and zeek_ack, once its letter is written. */
+/*
+ * Whether what comes in order changes nothing but last and ack, and these are what struct side has, too: then
+ * they are not kept until something else comes.
+ */
 bool zeek_is_steady(const struct flow *flow)
 {
-	return flow->side[0].zeek_state == ESTABLISHED &&
-	       flow->side[1].zeek_state == ESTABLISHED;
+	const struct zeek_end *zeek = rare_of(flow)->zeek;
+	const struct side *side = flow->side;
+
+	return zeek[0].state == ESTABLISHED && zeek[1].state == ESTABLISHED &&
+	       zeek[0].last == side[0].next_seq &&
+	       zeek[1].last == side[1].next_seq &&
+	       zeek[0].ack == side[1].highest_ack &&
+	       zeek[1].ack == side[0].highest_ack;
 }
 
-/* Whether this segment of a steady connection is in order, and its letter written. */
-bool zeek_is_ordinary(const struct flow *flow, const struct segment *seg)
+void zeek_settle(struct flow *flow)
 {
-	const struct side *peer = &flow->side[!seg->from];
-	uint32_t kind = seg->payload_bytes ? WROTE_DATA : WROTE_ACK;
-	uint32_t bit = seg->from == flow->originator ? kind : kind << 8;
+	for (int i = 0; i < 2; i++)
+		flow->side[i].zeek_start = rare_of(flow)->zeek[i].start;
+}
 
-	return flow->zeek_letters & bit &&
-	       flow->side[seg->from].zeek_last == seg->seq &&
-	       (int32_t)(seg->ack - peer->zeek_last) <= 0 &&
-	       (int32_t)(seg->ack - peer->zeek_start) >= 0;
+/* The flow is not steady any more. */
+void zeek_catch_up(struct flow *flow)
+{
+	struct zeek_end *zeek = rare_of(flow)->zeek;
+
+	for (int i = 0; i < 2; i++) {
+		zeek[i].last = flow->side[i].next_seq;
+		zeek[i].ack = flow->side[!i].highest_ack;
+	}
+}
+
+/* Whether take_ack() takes this of a steady connection: after 2^31 bytes it looks as if before the first. */
+bool zeek_takes_ack(const struct flow *flow, const struct segment *seg)
+{
+	return seg->ack != 0 &&
+	       (int32_t)(seg->ack - flow->side[!seg->from].zeek_start) >= 0;
+}
+
+static inline uint32_t kind_of(const struct segment *seg)
+{
+	return seg->payload_bytes ? WROTE_DATA : WROTE_ACK;
+}
+
+/* Whether an ordinary segment is the first of its kind from this end. */
+bool zeek_is_first(const struct flow *flow, const struct segment *seg)
+{
+	return !(flow->zeek_letters &
+		 letter_bit(flow, seg->from, kind_of(seg)));
+}
+
+void zeek_count_ordinary(struct flow *flow, const struct segment *seg)
+{
+	wrote(flow, seg->from, kind_of(seg), seg->payload_bytes ? 'D' : 'A');
 }
 
 void zeek_count(struct capture *capture, struct flow *flow,
 		const struct segment *seg)
 {
-	struct side *end = &flow->side[seg->from],
-		    *peer = &flow->side[!seg->from];
+	struct zeek_end *end = &rare_of(flow)->zeek[seg->from],
+			*peer = &rare_of(flow)->zeek[!seg->from];
 	struct side_trouble *trouble;
 	uint32_t length = (seg->flags & RST ? 0 : seg->payload_bytes) +
 			  (seg->flags & SYN ? 1 : 0) +
 			  (seg->flags & FIN ? 1 : 0);
 	uint32_t past = seg->seq + length;
 
-	if (end->zeek_state == INACTIVE || seg->flags & SYN)
+	if (end->state == INACTIVE || seg->flags & SYN)
 		begin_end(end, seg, past);
 	write_history(flow, end, seg);
-	if (seg->window == 0 && !(seg->flags & RST) &&
-	    peer->zeek_state != CLOSED && end->zeek_state != RESET) {
+	if (seg->window == 0 && !(seg->flags & RST) && peer->state != CLOSED &&
+	    end->state != RESET) {
 		trouble = flow_trouble(capture, flow, seg->from);
 		if (trouble)
 			write_scaled(flow, seg->from,
 				     &trouble->zeek_zero_windows, 'W');
 	}
 	if (seg->flags & FIN)
-		rare_of(flow)->zeek_fins |= (uint8_t)(1 << seg->from);
+		end->fin = true;
 	if (seg->flags & ACK)
 		take_ack(capture, flow, end, peer, seg);
 	take_sequence(capture, flow, end, seg, past);
-	if (end->zeek_state == INACTIVE || seg->flags & (SYN | FIN | RST))
+	if (end->state == INACTIVE || seg->flags & (SYN | FIN | RST))
 		move(flow, end, peer, seg);
 }

@@ -3,6 +3,7 @@
 #include "native_capture.h"
 #include "capture.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -109,6 +110,36 @@ static PyObject *feed(struct py_capture *self, PyObject *data)
 	return leave(self, PyLong_FromSize_t(taken));
 }
 
+/* Read on; what was asked of a signal's handler is done in between. */
+static PyObject *read_on(struct py_capture *self, PyObject *args)
+{
+	int fd, error = 0;
+	Py_ssize_t most_bytes;
+	ssize_t count;
+
+	if (!PyArg_ParseTuple(args, "in", &fd, &most_bytes))
+		return NULL;
+	if (most_bytes < 1) {
+		PyErr_SetString(PyExc_ValueError,
+				"most_bytes must be positive");
+		return NULL;
+	}
+	if (enter(self))
+		return NULL;
+	do {
+		Py_BEGIN_ALLOW_THREADS count =
+			capture_read(self->capture, fd, (size_t)most_bytes);
+		error = errno;
+		Py_END_ALLOW_THREADS
+	} while (count < 0 && error == EINTR && !PyErr_CheckSignals());
+	if (count >= 0 || self->capture->out_of_memory)
+		return leave(self, PyLong_FromSsize_t(count));
+	errno = error;
+	if (!PyErr_Occurred())
+		PyErr_SetFromErrno(PyExc_OSError);
+	return leave(self, NULL);
+}
+
 static PyObject *ring_block(struct py_capture *self, PyObject *args)
 {
 	Py_buffer view;
@@ -207,6 +238,8 @@ static PyMethodDef methods[] = {
 	  "Expect packets of this link type." },
 	{ "feed", (PyCFunction)feed, METH_O,
 	  "Take what is complete; gives how many bytes." },
+	{ "read", (PyCFunction)read_on, METH_VARARGS,
+	  "Read this file on, and take what is complete; gives how many bytes were read, 0 at the end." },
 	{ "ring_block", (PyCFunction)ring_block, METH_VARARGS,
 	  "Take a block of a TPACKET_V3 ring." },
 	{ "tick", (PyCFunction)tick, METH_O,

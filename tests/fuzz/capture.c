@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * libFuzzer target for the capture core: any bytes, fed in pieces of any size, with little memory, twice:
- * as a file, and as packets of a live interface. `make fuzz` builds and runs it.
+ * libFuzzer target for the capture core: any bytes with little memory, twice: as a file, fed in pieces of any
+ * size, and as a block of a live interface's ring. `make fuzz` builds and runs it.
  */
 #include "capture.h"
 
@@ -44,6 +44,24 @@ static void read_file(const uint8_t *data, size_t size, size_t step)
 	capture_free(it);
 }
 
+/* A block of a live interface's ring, which the kernel lays out; its offsets are believed no more than a file's. */
+static void read_block(const uint8_t *data, size_t size)
+{
+	struct capture *it = capture_new(SEED, 8, 1024, 4096, true);
+	uint8_t *block = malloc(size ? size : 1);
+
+	if (it && block) {
+		memcpy(block, data, size);
+		capture_begin_live(it, 1);
+		capture_ring_block(it, block, size, true);
+		capture_tick(it, INT64_MAX);
+		while (capture_finish(it))
+			it->rows.length = it->records.length = 0;
+	}
+	free(block);
+	capture_free(it);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const size_t steps[] = { 1, 7, 64, 1500, 1 << 20 };
@@ -51,5 +69,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1)
 		return 0;
 	read_file(data + 1, size - 1, steps[data[0] % 5]);
+	read_block(data + 1, size - 1);
 	return 0;
 }

@@ -340,3 +340,51 @@ def conversation_of(chance: random.Random, port: int) -> list[bytes]:
 @pytest.mark.parametrize("evidence_bytes", [3000, 1 << 20])
 def test_both_parsers_agree_on_calm_captures(seed: int, evidence_bytes: int) -> None:
     both_agree(make.pcap(calm_capture(seed), kind="ns"), [], evidence_bytes=evidence_bytes)
+
+
+def in_order(*, each_bytes: int, rounds: int, gap: int = 0) -> list[make.Record]:
+    """A handshake, data of the server and its acknowledgments, then those of data that were not captured."""
+    out: list[make.Record] = []
+
+    def send(client: bool, flags: int, seq: int, ack: int, ip_id: int = 0, size: int = 0) -> None:
+        ends = (make.CLIENT, make.SERVER) if client else (make.SERVER, make.CLIENT)
+        options = make.SYN_OPTIONS if flags & make.SYN else b""
+        fields = {"seq": seq & 0xFFFFFFFF, "ack": ack & 0xFFFFFFFF, "ip_id": ip_id, "options": options}
+        # Without a total length (offloaded), the length on the wire counts: segments of hundreds of MB.
+        frame = make.ethernet(make.segment(*ends, flags, **fields, total=0))
+        out.append(make.Record(10**18 + len(out) * 10**6, frame, len(frame) + size))
+
+    send(True, make.SYN, 9, 0)
+    send(False, make.SYN | make.ACK, 0, 10)
+    send(True, make.ACK, 10, 1)
+    seq = 1
+    for place in range(rounds):
+        send(False, make.ACK, seq, 10, place, each_bytes)
+        seq += each_bytes
+        send(True, make.ACK, 10, seq, place * 7)
+    send(True, make.ACK, 10, seq + gap)
+    send(False, make.ACK, seq + gap, 10, 0, 100)
+    send(True, make.RST | make.ACK, 10, seq + gap + 100)
+    return out
+
+
+@pytest.mark.parametrize("each_bytes", [50, 400_000_000])
+@pytest.mark.parametrize("gap", [0, 5000])
+def test_both_parsers_agree_on_what_is_in_order_beyond_two_gib(each_bytes: int, gap: int) -> None:
+    for rounds in range(25):
+        capture = in_order(each_bytes=each_bytes, rounds=rounds, gap=gap)
+        both_agree(make.pcap(capture), [])
+        both_agree(make.pcap(capture[:-1]), [])
+
+
+def test_both_parsers_agree_on_ipv4_mixed_with_mapped_ipv6() -> None:
+    mapped = [(f"::ffff:{host}", port) for host, port in (make.CLIENT, make.SERVER)]
+    calm = in_order(each_bytes=50, rounds=4)
+    six = [
+        make.segment(mapped[at % 2], mapped[1 - at % 2], make.ACK, seq=10, ack=1, payload=b"y")
+        for at in range(4)
+    ]
+    others = [make.Record(10**18 + at, make.ethernet(packet)) for at, packet in enumerate(six)]
+    for at in range(len(calm)):
+        both_agree(make.pcap([*calm[:at], *others, *calm[at:]]), [])
+        both_agree(make.pcap([*others, *calm[at:]]), [])

@@ -19,11 +19,20 @@ class Parser(Protocol):
     def feed(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take what is complete; gives how many bytes. The rest must come again, with more behind it."""
 
+    def read(self, fd: int, most_bytes: int, /) -> int:
+        """Read a file on from its descriptor and take what is complete, keeping the rest for the next call.
+
+        Gives how many bytes were read: about ``most_bytes`` at most, 0 at the end.
+        """
+
     def damaged(self) -> bool:
         """Whether the file stopped making sense: nothing more of it is taken."""
 
     def end_file(self, left_bytes: int, /) -> tuple[int, str, int] | None:
-        """None, or the offset and kind of the damage, and whether it is no capture at all."""
+        """None, or the offset and kind of the damage, and whether it is no capture at all.
+
+        ``left_bytes``: how many were fed and not taken; those that were read by itself it knows.
+        """
 
     def finish(self) -> bool:
         """Give flows that are open, some at a time; whether there are more."""

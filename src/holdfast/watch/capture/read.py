@@ -7,7 +7,7 @@ import dataclasses
 import mmap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast.errors import MalformedCapture, UsageError
 from holdfast.watch.capture import columns, stream
@@ -16,50 +16,90 @@ from holdfast.watch.capture.reading import Reading
 from holdfast.watch.capture.summary import Damage, Progress, Summary
 
 _CHUNK_BYTES = 1 << 18  # the kernel's copy is still in the cache when it is parsed
+_STEP_BYTES = 8 << 20  # then the parser says what is complete, if not earlier
 _HEAD_BYTES = (1 << 20) + (1 << 16)  # more than the longest record, which may be left over
 
 _OVERLAP_NS = 1_000_000_000
 """Rotated files may share so much time: the queues of a network card are not read in order."""
 
 
-class _Source:
-    """One file, in pieces that begin where the parser stopped.
+class _Source(Protocol):
+    """One file on its way to the parser."""
+
+    raw: stream.RawFile
+    compressed: bool
+
+    def advance(self, parser: Parser, most_bytes: int = ..., /) -> int | None:
+        """Read on, about so many bytes at most; 0 at the end, None if nothing more came within 0.2 s."""
+
+    @property
+    def left_bytes(self) -> int:
+        """How many bytes the parser was given and has not taken."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class _Direct:
+    """A file that lies there as it is: the parser reads it itself."""
+
+    compressed = False
+    left_bytes = 0
+
+    def __init__(self, raw: stream.RawFile) -> None:
+        self.raw = raw
+
+    def advance(self, parser: Parser, most_bytes: int = _STEP_BYTES, /) -> int | None:
+        return self.raw.read_by(parser.read, most_bytes)
+
+    def close(self) -> None:
+        self.raw.close()
+
+
+class _Pieces:
+    """A pipe or what is decompressed, in pieces that begin where the parser stopped.
 
     The bytes are read to where a page begins: the kernel copies to an odd address up to seven times slower.
     What the parser left is put just before that.
     """
 
-    def __init__(self, raw: stream.RawFile) -> None:
-        self.raw = raw
-        self._stream, self.compressed = stream.decompressed(raw)
+    def __init__(self, raw: stream.RawFile, pieces: stream.Stream, compressed: bool) -> None:
+        self.raw, self.compressed = raw, compressed
+        self._stream = pieces
         self._memory = mmap.mmap(-1, _HEAD_BYTES + _CHUNK_BYTES)
         self._view = memoryview(self._memory)
         self._into = self._view[_HEAD_BYTES:]
         self._start = self._end = _HEAD_BYTES
 
-    def read(self) -> memoryview | None:
-        """All that is there and not taken; None if nothing more came within 0.2 s, empty at the end."""
-        count = self._stream.readinto(self._into)
+    def advance(self, parser: Parser, most_bytes: int = _CHUNK_BYTES, /) -> int | None:
+        count = self._stream.readinto(self._into[:most_bytes])
         if not count:
-            return None if count is None else self._view[:0]
+            return count
         self._end = _HEAD_BYTES + count
-        return self._view[self._start : self._end]
+        taken = parser.feed(self._view[self._start : self._end])
+        if not parser.damaged():
+            self._keep(taken)
+        return count
 
-    def took(self, count: int) -> None:
-        """Keep what the parser did not take in front of what is read next."""
-        left = self._view[self._start + count : self._end]
+    def _keep(self, taken: int) -> None:
+        """Put what the parser did not take in front of what is read next."""
+        left = self._view[self._start + taken : self._end]
         self._start = _HEAD_BYTES - len(left)
         self._end = _HEAD_BYTES
         self._view[self._start : _HEAD_BYTES] = bytes(left)
 
     @property
     def left_bytes(self) -> int:
-        """How many bytes the parser has not taken."""
         return self._end - self._start
 
     def close(self) -> None:
-        """Close the file."""
         self._stream.close()
+
+
+def _source(path: str) -> _Source:
+    raw = stream.RawFile(path)
+    pieces, compressed = stream.decompressed(raw)
+    return _Pieces(raw, pieces, compressed) if compressed or not raw.regular else _Direct(raw)
 
 
 class FileReading(Reading):
@@ -88,7 +128,7 @@ class FileReading(Reading):
             self._finish()
         elif self._source is None:
             self._note_overlap(self._next_path)
-            self._source = _Source(stream.RawFile(self.paths[self._next_path]))
+            self._source = _source(self.paths[self._next_path])
             self._parser.begin_file(self._next_path)
             self._next_path += 1
         else:
@@ -120,20 +160,12 @@ class FileReading(Reading):
 
     def _read(self, source: _Source) -> None:
         try:
-            data = source.read()
+            count = source.advance(self._parser)
         except stream.errors() as why:
             self._end_file(source, str(why) or type(why).__name__)
             return
-        if data is None:
-            return
-        if not data:
+        if count == 0 or self._parser.damaged():
             self._end_file(source)
-            return
-        taken = self._parser.feed(data)
-        if self._parser.damaged():
-            self._end_file(source)
-        else:
-            source.took(taken)
 
     def _end_file(self, source: _Source, broken: str | None = None) -> None:
         damage = self._parser.end_file(source.left_bytes)
@@ -171,18 +203,15 @@ def _first_ns(path: str) -> int | None:
     Raises:
         MalformedCapture: it is no capture, which is said before the others are read for hours.
     """
-    raw = stream.RawFile(path)
-    if not raw.regular:
-        raw.close()
+    source = _source(path)
+    if not source.raw.regular:
+        source.close()
         return None
-    source = _Source(raw)
     parser = new_parser(max_flows=1, rows=False)
     parser.begin_file(0)
     try:
-        data = source.read()
-        if data:
-            parser.feed(data)
-        if parser.damaged() or (not data and not source.compressed):
+        count = source.advance(parser, _CHUNK_BYTES)
+        if parser.damaged() or (not count and not source.compressed):
             _refuse_hopeless(path, parser.end_file(0))
     except stream.errors():
         return None  # reading says what is wrong with it

@@ -97,10 +97,7 @@ class RawFile:
             into[:count] = self._kept[:count]
             self._kept = self._kept[count:]
         elif self.regular:
-            # The kernel's own readahead is too short for a disk that is cold.
-            if self.read_bytes >= self._asked_bytes:
-                self._asked_bytes = self.read_bytes + _AHEAD_BYTES
-                os.posix_fadvise(self._fd, self._asked_bytes, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+            self._ask_ahead()
             count = os.readv(self._fd, [into])
         else:
             waiting = select.poll()
@@ -110,6 +107,19 @@ class RawFile:
             count = os.readv(self._fd, [into])
         self.read_bytes += count
         return count
+
+    def read_by(self, reader: Callable[[int, int], int], most_bytes: int) -> int:
+        """Let it read on from the descriptor of a regular file, about so many bytes; gives how many."""
+        self._ask_ahead()
+        count = reader(self._fd, most_bytes)
+        self.read_bytes += count
+        return count
+
+    def _ask_ahead(self) -> None:
+        """Ask for more than the kernel's own readahead, which is too short for a disk that is cold."""
+        if self.read_bytes >= self._asked_bytes:
+            self._asked_bytes = self.read_bytes + _AHEAD_BYTES
+            os.posix_fadvise(self._fd, self._asked_bytes, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
     def read(self, size: int) -> bytes | None:
         """Like :meth:`readinto`, as bytes."""

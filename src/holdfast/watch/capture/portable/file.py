@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ NO_ORIGIN = 65535
 """So many pairs of file and interface are told apart; the next one stands for all further ones."""
 
 NO_LINK = 0xFFFFFFFF
+_PIECE_BYTES = 1 << 18
 _SECTION, _INTERFACE, _PACKET, _SIMPLE, _STATISTICS, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 5, 6
 _MAGIC = {0xA1B2C3D4: "us", 0xA1B23C4D: "ns", 0xA1B2CD34: "modified"}
 
@@ -70,6 +72,7 @@ class Capture:
         self._interfaces: list[_Interface] = []
         self._offset = self._skip = 0
         self._damage: str | None = None
+        self._left = bytearray()
 
     def damaged(self) -> bool:
         """Whether the file stopped making sense."""
@@ -95,8 +98,18 @@ class Capture:
             self._damage = str(why)
         return at
 
+    def read(self, fd: int, most_bytes: int, /) -> int:
+        """Read a file on from its descriptor; gives how many bytes were read, 0 at the end."""
+        if self._damage is not None:
+            return 0
+        more = os.read(fd, min(most_bytes, _PIECE_BYTES))
+        self._left += more
+        del self._left[: self.feed(bytes(self._left))]
+        return len(more)
+
     def end_file(self, left_bytes: int, /) -> tuple[int, str, int] | None:
         """None, or the offset and kind of the damage, and whether it is no capture at all."""
+        left_bytes += len(self._left)
         broken = self._damage is not None
         if not broken and not self._kind:
             self._damage = "neither pcap nor pcapng" if left_bytes or self._offset else "an empty file"
