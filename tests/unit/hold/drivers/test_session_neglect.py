@@ -7,7 +7,6 @@ import asyncio
 import gc
 import os
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -511,18 +510,3 @@ def test_an_observer_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -
 
     asyncio.run(work())
     assert "the observer failed" in caplog.text
-
-
-def test_tls_before_1_3_is_refused(tmp_path: Path) -> None:
-    certificate = Certificate(tmp_path)
-    certificate.server.maximum_version = ssl.TLSVersion.TLSv1_2
-
-    async def work() -> None:
-        async with await asyncio.start_server(
-            lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.server
-        ) as old:
-            url = f"tls://localhost:{old.sockets[0].getsockname()[1]}"
-            await holdfast.connect(url, policy=POLICY, tls=certificate.client, deadline=soon(0.3))
-
-    with pytest.raises(GaveUp, match=r"needs TLS 1\.3"):
-        asyncio.run(work())
