@@ -133,7 +133,7 @@ def test_what_is_reset_unread_takes_no_memory_for_good() -> None:
             pass
 
     async def work() -> None:
-        async with holdfast.serve(late, "unix://@holdfast-unread", policy=POLICY) as server:
+        async with holdfast.serve(late, f"unix://@holdfast-unread-{os.getpid()}", policy=POLICY) as server:
             for _ in range(3):
                 session = await holdfast.connect(server.url, policy=POLICY)
                 await session.send(bytes(60_000))
@@ -151,7 +151,9 @@ def test_handlers_of_sessions_that_have_ended_are_bounded_in_number() -> None:
         await asyncio.sleep(60)
 
     async def work() -> None:
-        async with holdfast.serve(deaf, "unix://@holdfast-deaf", policy=POLICY, most_sessions=2) as server:
+        async with holdfast.serve(
+            deaf, f"unix://@holdfast-deaf-{os.getpid()}", policy=POLICY, most_sessions=2
+        ) as server:
             for _ in range(2):
                 await (await holdfast.connect(server.url, policy=POLICY)).abort()
             server.host.look(now_s(), server._sessions)
@@ -171,7 +173,7 @@ def test_what_a_peer_never_reads_is_not_kept_for_ever(monkeypatch: pytest.Monkey
             await session.send(bytes(65536))
 
     async def work() -> None:
-        async with holdfast.serve(flood, "unix://@holdfast-flood", policy=POLICY) as server:
+        async with holdfast.serve(flood, f"unix://@holdfast-flood-{os.getpid()}", policy=POLICY) as server:
             session = await holdfast.connect(server.url, policy=POLICY)
             assert session.wire is not None and session.wire.transport is not None
             (old,) = server._wires
