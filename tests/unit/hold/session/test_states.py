@@ -11,7 +11,7 @@ from simulation.pair import Pair
 from holdfast.errors import UsageError
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session, Why
-from holdfast.hold.session.frames import OFFSET, PAIR, Kind, header
+from holdfast.hold.session.frames import DATA_HEADER, OFFSET, PAIR, Kind, header
 from holdfast.hold.session.states import ENDED, FROM_PEER, TRANSITIONS, Event, State, diagram, following
 
 
@@ -78,6 +78,15 @@ def test_illegal_input_raises_and_changes_nothing(name: str) -> None:
     pair.client.write(b"and it goes on")
     pair.opened()
     assert pair.server.read(100) == b"and it goes on"
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_bytes_that_nothing_seals_do_not_wait_for_their_frame(sealed: bool) -> None:
+    pair = Pair(sealed=sealed)
+    joined = pair.opened()
+    pair.client.write(b"x" * 300)
+    joined.forth(200)
+    assert pair.server.into.held_bytes == (0 if sealed else 200 - DATA_HEADER.size)
 
 
 def test_half_close_waits_for_its_acknowledgement() -> None:
