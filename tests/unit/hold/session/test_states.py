@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
-from simulation.pair import Pair
+from simulation.pair import TERMS, Pair
 
 from holdfast.errors import UsageError
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session, Why
-from holdfast.hold.session.frames import DATA_HEADER, OFFSET, PAIR, Kind, header
+from holdfast.hold.session.frames import DATA_HEADER, LARGEST_BYTES, OFFSET, PAIR, Kind, header
 from holdfast.hold.session.states import ENDED, FROM_PEER, TRANSITIONS, Event, State, diagram, following
+from holdfast.hold.session.terms import ACK_DELAY_S
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
@@ -87,6 +89,33 @@ def test_bytes_that_nothing_seals_do_not_wait_for_their_frame(sealed: bool) -> N
     pair.client.write(b"x" * 300)
     joined.forth(200)
     assert pair.server.into.held_bytes == (0 if sealed else 200 - DATA_HEADER.size)
+
+
+def test_an_acknowledgement_waits_a_little_or_goes_along_with_data() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    for answered in (False, True):
+        pair.client.write(b"question")
+        joined.forth()
+        assert joined.far.pull(1 << 16, pair.now_s) == [] and not pair.client.out.all_confirmed
+        assert joined.far.next_s(pair.now_s) == pair.now_s + ACK_DELAY_S
+        if answered:
+            pair.server.write(b"answer")
+        else:
+            pair.now_s += ACK_DELAY_S
+            joined.far.look(pair.now_s)
+        joined.back()
+        assert pair.client.out.all_confirmed
+
+
+@pytest.mark.parametrize(("told", "taken"), [(1, 16), (40, 40), (2**31, LARGEST_BYTES)])
+def test_what_a_peer_says_it_takes_is_kept_within_reason(told: int, taken: int) -> None:
+    pair = Pair()
+    terms = replace(TERMS)
+    object.__setattr__(terms, "frame_bytes", told)  # ours could not be asked for that
+    pair.client = pair.session(terms)
+    pair.opened()
+    assert pair.server.peer_frame_bytes == taken
 
 
 def test_half_close_waits_for_its_acknowledgement() -> None:
