@@ -173,6 +173,25 @@ def test_unread_bytes_make_closing_a_reset() -> None:
     assert pair.server.state is State.RESET
 
 
+def test_bytes_that_come_after_closing_make_it_a_reset() -> None:
+    """Nobody will read them: whoever sent them must not take that for success."""
+    pair = Pair()
+    joined = pair.opened()
+    pair.server.close(pair.now_s)
+    pair.client.write(b"too late")
+    joined.settle()
+    assert (pair.client.state, pair.client.code) == (State.RESET, Code.CLOSED_UNREAD)
+    assert pair.server.state is State.RESET
+
+
+def test_the_server_numbers_every_offer_anew() -> None:
+    """Two that are under way at once must not be taken for each other."""
+    pair = Pair()
+    pair.opened().cut()
+    epochs = [pair.server.offer_epoch() for _ in range(3)]
+    assert epochs == [2, 3, 4]
+
+
 def test_a_reset_is_repeated_until_it_is_confirmed() -> None:
     pair = Pair()
     joined = pair.opened()
