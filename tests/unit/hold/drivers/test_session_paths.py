@@ -14,18 +14,21 @@ import pytest
 from unit.hold.drivers.path import Path
 
 import holdfast
-from holdfast import GaveUp, Session, SessionPolicy
-from holdfast.hold.drivers import attempts
+from holdfast import GaveUp, Session, SessionLost, SessionPolicy
+from holdfast.hold.drivers import attempts, keeper
 from holdfast.hold.drivers.client import Dial
+from holdfast.hold.drivers.keeper import Keeper
 from holdfast.hold.drivers.server import SessionServer
 from holdfast.hold.drivers.wire import Wire
 from holdfast.hold.heartbeat import Rhythm
 from holdfast.hold.race import Address
 from holdfast.hold.session.handshake import Channel
+from holdfast.hold.session.responder import Responder
 from holdfast.hold.session.states import State
 from holdfast.hold.transports.dial import Dialer
 from holdfast.hold.transports.target import Target
-from holdfast.policy import Backoff
+from holdfast.hold.wire.session_pb2 import BUSY
+from holdfast.policy import Backoff, RetryBudget
 
 POLICY = SessionPolicy(rhythm=Rhythm(60, 60), backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0), keep_s=5)
 
@@ -185,6 +188,117 @@ def test_dialling_takes_of_the_time_of_a_handshake(monkeypatch: pytest.MonkeyPat
             return left_s[0] - begun
 
     assert 0.45 < asyncio.run(work()) < 0.8
+
+
+def test_an_address_that_refuses_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            refusing = sock.getsockname()[1]
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:
+            ports = (refusing, Target.parse(server.url).port)
+
+            async def both(dialer: Dialer, timeout_s: float) -> list[Address]:
+                return [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+
+            monkeypatch.setattr(Dialer, "addresses", both)
+            await (await Dial("tcp://two.example:1", policy=POLICY, deadline=soon(2)).open()).abort()
+
+    asyncio.run(work())
+
+
+def test_attempts_cost_the_budget_of_their_target() -> None:
+    policy = replace(POLICY, budget=RetryBudget(min_retries=2))
+
+    async def work() -> int:
+        async with (
+            holdfast.serve(echo, "tcp://127.0.0.1:0", policy=policy, most_sessions=0) as server,
+            path_to(server) as path,
+        ):
+            server.host.retry_after_ms = 0
+            with pytest.raises(GaveUp):
+                await Dial(path.url, policy=policy, deadline=soon(0.5)).open()
+            return path.came
+
+    assert asyncio.run(work()) == 3
+
+
+def test_a_server_cannot_make_a_session_wait_beyond_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = replace(POLICY, keep_s=0.3)
+
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=policy) as server:
+            session = await holdfast.connect(server.url, policy=policy)
+            server.host.retry_after_ms = 60_000
+            monkeypatch.setattr(Responder, "_resume", lambda self, *_: self._refuse(BUSY))
+            assert session.wire is not None
+            session.wire.abort()
+            with pytest.raises(SessionLost, match="no transport"):
+                await session.recv(deadline=soon(2))
+
+    asyncio.run(work())
+
+
+def test_a_drain_does_not_hold_up_a_session_in_a_black_hole() -> None:
+    async def work() -> None:
+        async with (
+            holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server,
+            path_to(server) as path,
+            holdfast.connect(path.url, policy=POLICY) as session,
+        ):
+            (far,) = server._wires
+            far.link.go_away(60)
+            far.flush()
+            assert session.wire is not None
+            async with asyncio.timeout(2):
+                while session.wire.link.goaway_s is None:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            path.darken()
+            await session.send(b"x")
+            assert await session.recv_exactly(1, deadline=soon(3)) == b"x"
+            await session.send_eof()
+
+    asyncio.run(work())
+
+
+def test_a_session_that_is_left_in_a_black_hole_leaves_no_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "LINGER_S", 0.1)
+
+    async def work() -> None:
+        async with (
+            holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server,
+            path_to(server) as path,
+        ):
+            with pytest.raises(KeyError):
+                async with holdfast.connect(path.url, policy=POLICY) as session:
+                    wire = session.wire
+                    path.darken()
+                    raise KeyError
+            assert wire is not None
+            async with asyncio.timeout(2):
+                while wire.transport is not None:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(work())
+
+
+def test_transports_that_are_gone_are_forgotten() -> None:
+    async def work() -> None:
+        async with (
+            holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server,
+            holdfast.connect(server.url, policy=POLICY) as session,
+        ):
+            kept: Keeper = session.leave.__self__  # type: ignore[union-attr]  # a bound method
+            for turn in range(5):
+                assert session.wire is not None
+                session.wire.abort()
+                await session.send(b"x")
+                assert await session.recv_exactly(1, deadline=soon()) == b"x"
+                assert session.counters.resumes == turn + 1
+            assert kept._attempts.wires == [session.wire]
+            await session.send_eof()
+
+    asyncio.run(work())
 
 
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:

@@ -140,6 +140,25 @@ def test_half_open_handshakes_are_bounded() -> None:
     assert not server(pair).over
 
 
+@pytest.mark.parametrize("end", ["proven", "refused", "cut", "violation"])
+def test_a_handshake_is_under_way_until_it_has_ended_and_counted_once(end: str) -> None:
+    pair = Pair()
+    joined = pair.join()
+    assert pair.host.half_open == 1
+    if end == "proven":
+        joined.settle()
+    elif end == "refused":
+        pair.host.draining = True
+        joined.settle()
+    elif end == "violation":
+        with pytest.raises(Violation):
+            joined.far.receive(header(99, 0, 0), pair.now_s)
+    assert pair.host.half_open == (1 if end == "cut" else 0)
+    joined.cut()
+    joined.far.look(pair.now_s + TERMS.handshake_s)
+    assert pair.host.half_open == 0
+
+
 def test_reflected_proofs_are_worth_nothing() -> None:
     """A server's own frames, sent back to it, and a client's sent back to the client."""
     pair = Pair()

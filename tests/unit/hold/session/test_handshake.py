@@ -146,6 +146,19 @@ def test_an_offer_that_makes_no_sense_is_not_confirmed(wrong: str) -> None:
     assert (pair.client.generation, pair.client.epoch, pair.client.link) == (*before, None)
 
 
+@BOTH
+@pytest.mark.parametrize("sizes", [(64, 512), (512, 64)])
+def test_neither_end_sends_larger_frames_than_the_other_takes(sealed: bool, sizes: tuple[int, int]) -> None:
+    pair = Pair(sealed=sealed, terms=replace(TERMS, frame_bytes=sizes[1]))
+    pair.client = pair.session(replace(TERMS, frame_bytes=sizes[0]))
+    for _ in range(2):  # a resume does not say it again
+        joined = pair.opened()
+        pair.client.write(b"x" * 400)
+        pair.server.write(b"y" * 400)
+        joined.settle()
+        assert (pair.server.read(400), pair.client.read(400)) == (b"x" * 400, b"y" * 400)
+
+
 def test_both_ends_keep_a_session_for_the_smaller_of_their_times() -> None:
     for ours, theirs in ((3.0, 7.0), (7.0, 3.0)):
         pair = Pair(terms=replace(TERMS, keep_s=theirs))

@@ -72,6 +72,17 @@ def test_a_transport_takes_what_its_largest_session_may(window_bytes: int) -> No
     assert replace(terms, transport_bytes=1000).credit_bytes == 1000
 
 
+def test_sessions_take_turns_where_there_is_little_room() -> None:
+    """One that always has something to say must not keep the others from saying anything."""
+    pair = Pair(sealed=False)
+    joined, sessions = opened(pair, 3)
+    for session in sessions:
+        assert session.write(b"x" * 600) == 600
+    for _ in range(3):
+        joined.far.receive(b"".join(joined.near.pull(200, pair.now_s)), pair.now_s)
+    assert [session.into.held_bytes for session in pair.met] == [200, 200, 200]
+
+
 def test_more_than_was_allowed_ends_the_transport() -> None:
     pair = Pair(sealed=False, terms=SMALL)
     joined, _ = opened(pair, 2)

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
-from simulation.pair import Pair
+from simulation.pair import TERMS, Pair
 
 from holdfast.errors import UsageError
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session, Why
-from holdfast.hold.session.frames import OFFSET, PAIR, Kind, header
+from holdfast.hold.session.frames import DATA_HEADER, LARGEST_BYTES, OFFSET, PAIR, Kind, header
 from holdfast.hold.session.states import ENDED, FROM_PEER, TRANSITIONS, Event, State, diagram, following
+from holdfast.hold.session.terms import ACK_DELAY_S
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
@@ -80,6 +82,42 @@ def test_illegal_input_raises_and_changes_nothing(name: str) -> None:
     assert pair.server.read(100) == b"and it goes on"
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_bytes_that_nothing_seals_do_not_wait_for_their_frame(sealed: bool) -> None:
+    pair = Pair(sealed=sealed)
+    joined = pair.opened()
+    pair.client.write(b"x" * 300)
+    joined.forth(200)
+    assert pair.server.into.held_bytes == (0 if sealed else 200 - DATA_HEADER.size)
+
+
+def test_an_acknowledgement_waits_a_little_or_goes_along_with_data() -> None:
+    pair = Pair()
+    joined = pair.opened()
+    for answered in (False, True):
+        pair.client.write(b"question")
+        joined.forth()
+        assert joined.far.pull(1 << 16, pair.now_s) == [] and not pair.client.out.all_confirmed
+        assert joined.far.next_s(pair.now_s) == pair.now_s + ACK_DELAY_S
+        if answered:
+            pair.server.write(b"answer")
+        else:
+            pair.now_s += ACK_DELAY_S
+            joined.far.look(pair.now_s)
+        joined.back()
+        assert pair.client.out.all_confirmed
+
+
+@pytest.mark.parametrize(("told", "taken"), [(1, 16), (40, 40), (2**31, LARGEST_BYTES)])
+def test_what_a_peer_says_it_takes_is_kept_within_reason(told: int, taken: int) -> None:
+    pair = Pair()
+    terms = replace(TERMS)
+    object.__setattr__(terms, "frame_bytes", told)  # ours could not be asked for that
+    pair.client = pair.session(terms)
+    pair.opened()
+    assert pair.server.peer_frame_bytes == taken
+
+
 def test_half_close_waits_for_its_acknowledgement() -> None:
     pair = Pair()
     joined = pair.opened()
@@ -133,6 +171,25 @@ def test_unread_bytes_make_closing_a_reset() -> None:
     joined.settle()
     assert (pair.client.state, pair.client.code) == (State.RESET, Code.CLOSED_UNREAD)
     assert pair.server.state is State.RESET
+
+
+def test_bytes_that_come_after_closing_make_it_a_reset() -> None:
+    """Nobody will read them: whoever sent them must not take that for success."""
+    pair = Pair()
+    joined = pair.opened()
+    pair.server.close(pair.now_s)
+    pair.client.write(b"too late")
+    joined.settle()
+    assert (pair.client.state, pair.client.code) == (State.RESET, Code.CLOSED_UNREAD)
+    assert pair.server.state is State.RESET
+
+
+def test_the_server_numbers_every_offer_anew() -> None:
+    """Two that are under way at once must not be taken for each other."""
+    pair = Pair()
+    pair.opened().cut()
+    epochs = [pair.server.offer_epoch() for _ in range(3)]
+    assert epochs == [2, 3, 4]
 
 
 def test_a_reset_is_repeated_until_it_is_confirmed() -> None:
