@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from holdfast.errors import DeadlineExceeded, Loss, SessionLost, Truncated, UsageError
+from holdfast.hold.asked import asked_deadline, asked_size
 from holdfast.hold.drivers.policy import Happened, Observer, SessionEvent, now_s
 from holdfast.hold.drivers.wire import LOGGER, Wire
 from holdfast.hold.heartbeat import RoundTrip
@@ -135,15 +137,15 @@ class Session:
         Raises:
             DeadlineExceeded: nothing came; nothing is lost.
             SessionLost: the session has ended otherwise, after all that had come was taken.
-            UsageError: another task is receiving.
+            UsageError: another task is receiving; at once: ``n`` is negative, or the deadline not a number.
         """
-        one = self.core
+        one, size, limit_s = self.core, asked_size(n), asked_deadline(deadline)
         while True:
-            if data := one.read(n):
+            if data := one.read(size):
                 if one.ack_now and self.wire is not None:
                     self.wire.flush()
                 return data
-            if one.into.ended or n <= 0:
+            if one.into.ended or not size:
                 return b""
             if one.state in FAILED:
                 raise self.error()
@@ -151,10 +153,10 @@ class Session:
                 raise UsageError("another task is receiving on this session; let one task do it")
             self._readable = asyncio.get_running_loop().create_future()
             try:
-                if deadline is None:
+                if limit_s == math.inf:
                     await self._readable  # nobody else waits for it, so it may be cancelled
                 else:
-                    await _until(self._readable, deadline)
+                    await _until(self._readable, limit_s)
             finally:
                 self._readable = None
 
@@ -165,11 +167,12 @@ class Session:
             Truncated: the stream ended before; ``partial`` is what there was.
             DeadlineExceeded, SessionLost: as :meth:`recv`; ``partial`` is what had come, which later
                 calls do not give again.
+            UsageError: as :meth:`recv`.
         """
-        parts = bytearray()
+        size, limit_s, parts = asked_size(n), asked_deadline(deadline), bytearray()
         try:
-            while len(parts) < n:
-                data = await self.recv(n - len(parts), deadline=deadline)
+            while len(parts) < size:
+                data = await self.recv(size - len(parts), deadline=limit_s)
                 if not data:
                     raise Truncated(bytes(parts), f"{n} bytes had come")
                 parts += data
@@ -189,14 +192,16 @@ class Session:
         Raises:
             DeadlineExceeded: ``sent_bytes`` is how much the session took; it will arrive.
             SessionLost: the session has ended; ``sent_bytes`` likewise, ``confirmed_bytes`` what arrived.
-            UsageError: this direction was ended before.
+            UsageError: this direction was ended before; at once: the deadline is not a number.
+            TypeError, BufferError: ``data`` is no buffer of consecutive bytes.
         """
-        one, at, size = self.core, 0, len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+        limit_s = asked_deadline(deadline)
+        one, at, size = self.core, 0, len(data if isinstance(data, bytes) else _octets(data))
         while True:
             # A copy of each part, unless it is all there is and cannot change: what is kept until the peer
             # has confirmed it must not hold on to an object of any size.
             whole = isinstance(data, bytes) and size <= CHUNK_BYTES
-            part = memoryview(data if whole else bytes(memoryview(data).cast("B")[at : at + CHUNK_BYTES]))
+            part = memoryview(data if whole else bytes(_octets(data)[at : at + CHUNK_BYTES]))
             begin = at if whole else 0
             while begin < len(part) or not size:
                 if one.given_up:
@@ -209,7 +214,7 @@ class Session:
                     return
                 if one.room() == 0:
                     try:
-                        await self._wait_writable(deadline)
+                        await self._wait_writable(limit_s)
                     except DeadlineExceeded as late:
                         raise self._unsent(late, at) from None
 
@@ -224,14 +229,14 @@ class Session:
         Raises:
             DeadlineExceeded, SessionLost: before that; see ``confirmed_bytes``.
         """
-        one = self.core
+        one, limit_s = self.core, asked_deadline(deadline)
         while not one.out.all_confirmed:
             if one.state in FAILED:
                 raise self.error()
             one.ask()
             if self.wire is not None:
                 self.wire.flush()
-            await self._wait_writable(deadline)
+            await self._wait_writable(limit_s)
 
     async def send_eof(self) -> None:
         """End this direction; the peer reads ``b""`` after all that was sent."""
@@ -246,6 +251,7 @@ class Session:
             DeadlineExceeded: the peer has not taken all, or not ended its direction; :meth:`abort` ends it.
             SessionLost: it had not all arrived.
         """
+        limit_s = asked_deadline(deadline)
         self.core.close(now_s())
         if self.wire is not None:
             self.wire.flush()
@@ -254,7 +260,7 @@ class Session:
                 break
             if self._done is None:
                 self._done = asyncio.get_running_loop().create_future()
-            await _until(self._done, deadline)
+            await _until(self._done, limit_s)
         if self.core.state in FAILED:
             raise self.error()
 
@@ -311,10 +317,10 @@ class Session:
             return f"{one.why} (the last attempt: {told.rstrip('.')})"
         return str(one.why or "it has ended")
 
-    async def _wait_writable(self, deadline: float | None) -> None:
+    async def _wait_writable(self, limit_s: float) -> None:
         if self._writable is None:
             self._writable = asyncio.get_running_loop().create_future()
-        await _until(self._writable, deadline)
+        await _until(self._writable, limit_s)
 
     # ---- whoever moves its bytes
 
@@ -369,22 +375,30 @@ class Session:
             LOGGER.exception("the observer failed with %s", event)
 
 
+def _octets(data: bytes | bytearray | memoryview) -> memoryview:
+    """The bytes of a buffer of any shape, which must lie in a row."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("The bytes to send do not lie in a row: give bytes() of them.")
+    return view.cast("B") if view.nbytes else memoryview(b"")  # a shape with zeros cannot be cast
+
+
 def _wake(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
 
 
-async def _until(waiting: asyncio.Future[None], deadline: float | None) -> None:
+async def _until(waiting: asyncio.Future[None], limit_s: float) -> None:
     """Wait for a future that others may wait for too.
 
     Raises:
         DeadlineExceeded: it did not happen in time.
     """
-    if deadline is None:
+    if limit_s == math.inf:
         await asyncio.shield(waiting)
         return
     try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+        async with asyncio.timeout(max(0.0, limit_s - time.monotonic())):
             await asyncio.shield(waiting)
     except TimeoutError:
         raise DeadlineExceeded() from None
