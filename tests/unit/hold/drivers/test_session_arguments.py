@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy
 import pytest
@@ -137,3 +140,92 @@ def test_bytes_that_are_not_in_a_row_are_refused_as_sockets_do(gaps: memoryview)
         return one.counters.bytes_sent
 
     assert use(work) == 0
+
+
+async def listens(event: Any) -> None:
+    """An observer whose coroutine nobody would await."""
+
+
+class Listens:
+    async def __call__(self, event: Any) -> None: ...
+
+
+TERMS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"policy": {}}, "policy is {}: give a SessionPolicy"),
+    ({"policy": 0}, "policy is 0: give a SessionPolicy"),
+    ({"policy": holdfast.RetryPolicy()}, "give a SessionPolicy"),
+    ({"observer": 5}, "observer is 5: give a function that takes a SessionEvent"),
+    ({"observer": listens}, "observer is an async function"),
+    ({"observer": functools.partial(listens)}, "observer is an async function"),
+    ({"observer": Listens()}, "observer is an async function"),
+)
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        *TERMS,
+        ({"deadline": "5"}, "deadline is '5': give seconds"),
+        ({"deadline": math.nan}, "deadline is nan"),
+    ],
+)
+def test_connect_refuses_at_once_what_it_cannot_use(terms: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        holdfast.connect("tcp://127.0.0.1:9", **terms)
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        *TERMS,
+        ({"most_sessions": -1}, "most_sessions is -1"),
+        ({"most_half_open": 0}, "most_half_open is 0"),
+        ({"memory_bytes": 0}, "memory_bytes is 0: give a whole number from 8192"),
+        ({"memory_bytes": 1e9}, "memory_bytes is 1000000000.0"),
+    ],
+)
+def test_serve_refuses_at_once_what_it_cannot_use(terms: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        holdfast.serve(echo, "tcp://127.0.0.1:0", **terms)
+
+
+class Serves:
+    async def __call__(self, session: Session) -> None: ...
+
+    async def method(self, session: Session) -> None: ...
+
+    def plain(self, session: Session) -> None: ...
+
+
+def decorated(handle: Callable[[Session], Awaitable[None]]) -> Callable[[Session], Awaitable[None]]:
+    @functools.wraps(handle)
+    def called(session: Session) -> Awaitable[None]:
+        return handle(session)
+
+    return called
+
+
+SERVING = (echo, functools.partial(echo), Serves(), Serves().method, decorated(echo), mock.AsyncMock())
+PLAIN = (None, 5, lambda session: None, Serves().plain, functools.partial(Serves().plain))
+
+
+@pytest.mark.parametrize("handle", [*SERVING, mock.Mock()])
+def test_whatever_is_async_in_the_end_may_serve(handle: Any) -> None:
+    holdfast.serve(handle, "tcp://127.0.0.1:0")
+
+
+@pytest.mark.parametrize("handle", PLAIN)
+def test_what_is_not_async_may_not_serve(handle: Any) -> None:
+    with pytest.raises(UsageError, match="give an async function"):
+        holdfast.serve(handle, "tcp://127.0.0.1:0")
+
+
+@pytest.mark.parametrize("after_s", [-1, 1e9, "x", math.nan])
+def test_a_drain_over_no_time_is_refused_and_nothing_is_drained(after_s: Any) -> None:
+    async def go() -> bool:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0") as server:
+            with pytest.raises(UsageError, match="after_s"):
+                server.drain(after_s)
+            return server.host.draining
+
+    assert asyncio.run(go()) is False
