@@ -244,10 +244,7 @@ class SessionServer:
             session = self._sessions.get(one.id)
             if session is None:
                 continue
-            if one.link is link:
-                session.wire, session.peer = wire, wire.peer
-            elif session.wire is wire:
-                session.wire = None
+            session.follow(wire)
             if one.suspended_s is not None:
                 self._away.add(session)
             session.changed()

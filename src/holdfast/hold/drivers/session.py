@@ -8,17 +8,17 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import ECONNRESET
 from types import TracebackType
 from typing import Self, TypeVar
 
-from holdfast.errors import DeadlineExceeded, Loss, SessionLost, Truncated, UsageError
+from holdfast.errors import DeadlineExceeded, SessionLost, Truncated, UsageError
 from holdfast.hold.asked import asked_deadline, asked_size
+from holdfast.hold.drivers.ended import Ending, in_words, session_lost, why_ended
 from holdfast.hold.drivers.policy import Happened, Observer, SessionEvent, now_s
 from holdfast.hold.drivers.wire import LOGGER, Wire
 from holdfast.hold.heartbeat import RoundTrip
 from holdfast.hold.session import core
-from holdfast.hold.session.codes import Code, sentence_of
+from holdfast.hold.session.codes import Code
 from holdfast.hold.session.states import State
 
 _E = TypeVar("_E", SessionLost, DeadlineExceeded)
@@ -66,6 +66,7 @@ class Session:
         wire: what carries it now, and ``peer`` the address of what did last.
         gap_s: the longest time without transport.
         loss: why the last attempt to dial it failed; None while a transport carries it.
+        parted: what ended the transport that carried it last.
         leave: called when the application is done with it.
     """
 
@@ -81,6 +82,7 @@ class Session:
         "gap_s",
         "leave",
         "loss",
+        "parted",
         "peer",
         "wire",
     )
@@ -91,6 +93,7 @@ class Session:
         self.peer: str | None = None
         self.gap_s = 0.0
         self.loss: BaseException | None = None
+        self.parted: Ending | None = None
         self.leave: Callable[[], object] | None = None
         self._observer = observer
         self._readable: asyncio.Future[None] | None = None
@@ -300,22 +303,7 @@ class Session:
 
     def error(self) -> SessionLost:
         """Why it ended, with what the peer has confirmed."""
-        one = self.core
-        loss = Loss(ECONNRESET, "unspecified", peer=self.peer, unacked_bytes=one.out.held_bytes)
-        return SessionLost(
-            loss, confirmed_bytes=one.confirmed_bytes, written_bytes=one.out.end, why=self._why, code=one.code
-        )
-
-    @property
-    def _why(self) -> str:
-        """What ended it, in words."""
-        one = self.core
-        if one.state in (State.RESET, State.RESETTING):
-            return sentence_of(one.code or 0)
-        if one.why is core.Why.EXPIRED and self.loss is not None:
-            told = str(self.loss) or repr(self.loss)  # asyncio's TimeoutError says nothing
-            return f"{one.why} (the last attempt: {told.rstrip('.')})"
-        return str(one.why or "it has ended")
+        return session_lost(self.core, peer=self.peer, attempt=self.loss, parted=self.parted)
 
     async def _wait_writable(self, limit_s: float) -> None:
         if self._writable is None:
@@ -323,6 +311,15 @@ class Session:
         await _until(self._writable, limit_s)
 
     # ---- whoever moves its bytes
+
+    def follow(self, wire: Wire) -> None:
+        """Something happened to a transport: it may carry the session now, or not any more."""
+        if self.core.link is wire.link:
+            self.wire, self.peer = wire, wire.peer
+        elif self.wire is wire:
+            self.wire, self.parted = None, wire.ending
+        elif self.peer is None and wire.link.up:
+            self.peer = wire.peer  # who ended it before it carried anything
 
     def changed(self) -> None:
         """Something happened: wake who waits for it, tell the observer."""
@@ -344,11 +341,12 @@ class Session:
         if one.state is State.OPENING or self._told is Happened.ENDED or not one.id:
             return  # of one that never began, whoever wanted to open it is told
         if one.ended:
-            self._say(Happened.ENDED, why="" if one.state is State.CLOSED else self._why)
+            why = "" if one.state is State.CLOSED else why_ended(one, self.loss, self.parted)
+            self._say(Happened.ENDED, why=why)
         elif one.link is None:
             if self._told is not Happened.SUSPENDED:
                 self._lost_at_s = now_s()
-                self._say(Happened.SUSPENDED)
+                self._say(Happened.SUSPENDED, why=in_words(self.parted or ""))
         elif self._told is None:
             self._say(Happened.OPENED)
         elif self._told is Happened.SUSPENDED or one.resumes > self._resumes:
@@ -362,9 +360,9 @@ class Session:
         self._told = what
         one = self.core
         LOGGER.info(
-            "session %s: %s", self.id, what,
+            "session %s with %s: %s%s", self.id, self.peer or "its peer", what, why and f": {why}",
             extra={"holdfast_session": self.id, "holdfast_peer": self.peer,
-                   "holdfast_resumes": one.resumes},
+                   "holdfast_resumes": one.resumes, "holdfast_why": why},
         )  # fmt: skip
         if self._observer is None:
             return

@@ -20,8 +20,8 @@ class Code(IntEnum):
         member.sentence = sentence
         return member
 
-    ABORTED = 1, "the application gave up the session"
-    CLOSED_UNREAD = 2, "the session was closed while the peer went on sending"
+    ABORTED = 1, "its application gave up the session"
+    CLOSED_UNREAD = 2, "its application closed the session without reading all that came"
     SUPERSEDED = 3, "a newer transport carries the session"
     TOO_LARGE = 16, "a frame is larger than was agreed"
     UNKNOWN_KIND = 17, "a frame is of a kind that must be known"
@@ -38,9 +38,9 @@ class Code(IntEnum):
 
 
 def sentence_of(code: int) -> str:
-    """What a code says; codes that we do not know have a sentence too."""
+    """What a code says of the end that gave the session up; those that we do not know say something too."""
     known = Code._value2member_map_.get(code)
-    return known.sentence if isinstance(known, Code) else f"one end gave it up with code {code}"
+    return known.sentence if isinstance(known, Code) else f"its code is {code}"
 
 
 class Violation(HoldfastError):
