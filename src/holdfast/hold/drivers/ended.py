@@ -78,9 +78,14 @@ def why_open(one: core.Session) -> str:
     return " and ".join(_missing(one)) or "the peer has not confirmed the end"
 
 
+def why_unconfirmed(one: core.Session) -> str:
+    """How much the peer has not confirmed, in words."""
+    return f"the peer has not confirmed {one.out.end - one.confirmed_bytes} of {one.out.end} bytes"
+
+
 def _missing(one: core.Session) -> Iterator[str]:
-    if missing := one.out.end - one.confirmed_bytes:
-        yield f"the peer has not confirmed {missing} of {one.out.end} bytes"
+    if one.confirmed_bytes < one.out.end:
+        yield why_unconfirmed(one)
     if not one.into.ended:
         yield "the peer has not ended its direction"
     if one.link is None:

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from holdfast.errors import DeadlineExceeded, SessionLost, Truncated, UsageError
-from holdfast.hold.asked import asked_deadline, asked_size
-from holdfast.hold.drivers.ended import Ending, in_words, session_lost, why_ended
+from holdfast.hold.asked import asked_deadline, asked_size, octets
+from holdfast.hold.drivers.ended import Ending, in_words, session_lost, why_ended, why_open, why_unconfirmed
 from holdfast.hold.drivers.policy import Happened, Observer, SessionEvent, now_s
 from holdfast.hold.drivers.wire import LOGGER, Wire
 from holdfast.hold.heartbeat import RoundTrip
@@ -159,7 +159,7 @@ class Session:
                 if limit_s == math.inf:
                     await self._readable  # nobody else waits for it, so it may be cancelled
                 else:
-                    await _until(self._readable, limit_s)
+                    await _until(self._readable, limit_s, lambda: "")
             finally:
                 self._readable = None
 
@@ -199,12 +199,12 @@ class Session:
             TypeError, BufferError: ``data`` is no buffer of consecutive bytes.
         """
         limit_s = asked_deadline(deadline)
-        one, at, size = self.core, 0, len(data if isinstance(data, bytes) else _octets(data))
+        one, at, size = self.core, 0, len(data if isinstance(data, bytes) else octets(data))
         while True:
             # A copy of each part, unless it is all there is and cannot change: what is kept until the peer
             # has confirmed it must not hold on to an object of any size.
             whole = isinstance(data, bytes) and size <= CHUNK_BYTES
-            part = memoryview(data if whole else bytes(_octets(data)[at : at + CHUNK_BYTES]))
+            part = memoryview(data if whole else bytes(octets(data)[at : at + CHUNK_BYTES]))
             begin = at if whole else 0
             while begin < len(part) or not size:
                 if one.given_up:
@@ -217,7 +217,7 @@ class Session:
                     return
                 if one.room() == 0:
                     try:
-                        await self._wait_writable(limit_s)
+                        await self._wait_writable(limit_s, lambda _: "")
                     except DeadlineExceeded as late:
                         raise self._unsent(late, at) from None
 
@@ -239,7 +239,7 @@ class Session:
             one.ask()
             if self.wire is not None:
                 self.wire.flush()
-            await self._wait_writable(limit_s)
+            await self._wait_writable(limit_s, why_unconfirmed)
 
     async def send_eof(self) -> None:
         """End this direction; the peer reads ``b""`` after all that was sent."""
@@ -263,7 +263,7 @@ class Session:
                 break
             if self._done is None:
                 self._done = asyncio.get_running_loop().create_future()
-            await _until(self._done, limit_s)
+            await _until(self._done, limit_s, lambda: why_open(self.core))
         if self.core.state in FAILED:
             raise self.error()
 
@@ -297,18 +297,21 @@ class Session:
         """Close in time, or give up: nobody may be left to wait for ever."""
         try:
             await self.close(deadline=time.monotonic() + LEAVING_S)
-        except (DeadlineExceeded, asyncio.CancelledError):
+        except asyncio.CancelledError:
             await self.abort()
             raise
+        except DeadlineExceeded as late:
+            await self.abort()
+            raise DeadlineExceeded(why=f"{late.why}; so this end gave the session up") from None
 
     def error(self) -> SessionLost:
         """Why it ended, with what the peer has confirmed."""
         return session_lost(self.core, peer=self.peer, attempt=self.loss, parted=self.parted)
 
-    async def _wait_writable(self, limit_s: float) -> None:
+    async def _wait_writable(self, limit_s: float, late: Callable[[core.Session], str]) -> None:
         if self._writable is None:
             self._writable = asyncio.get_running_loop().create_future()
-        await _until(self._writable, limit_s)
+        await _until(self._writable, limit_s, lambda: late(self.core))
 
     # ---- whoever moves its bytes
 
@@ -373,21 +376,13 @@ class Session:
             LOGGER.exception("the observer failed with %s", event)
 
 
-def _octets(data: bytes | bytearray | memoryview) -> memoryview:
-    """The bytes of a buffer of any shape, which must lie in a row."""
-    view = memoryview(data)
-    if not view.c_contiguous:
-        raise BufferError("The bytes to send do not lie in a row: give bytes() of them.")
-    return view.cast("B") if view.nbytes else memoryview(b"")  # a shape with zeros cannot be cast
-
-
 def _wake(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
 
 
-async def _until(waiting: asyncio.Future[None], limit_s: float) -> None:
-    """Wait for a future that others may wait for too.
+async def _until(waiting: asyncio.Future[None], limit_s: float, late: Callable[[], str]) -> None:
+    """Wait for a future that others may wait for too; ``late`` says what had not happened.
 
     Raises:
         DeadlineExceeded: it did not happen in time.
@@ -399,4 +394,4 @@ async def _until(waiting: asyncio.Future[None], limit_s: float) -> None:
         async with asyncio.timeout(max(0.0, limit_s - time.monotonic())):
             await asyncio.shield(waiting)
     except TimeoutError:
-        raise DeadlineExceeded() from None
+        raise DeadlineExceeded(why=late()) from None

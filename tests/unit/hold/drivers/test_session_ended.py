@@ -10,12 +10,14 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import holdfast
-from holdfast import Session, SessionEvent, SessionLost, SessionPolicy
+from holdfast import DeadlineExceeded, GaveUp, Session, SessionEvent, SessionLost, SessionPolicy
+from holdfast.hold.drivers import session as driver
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.policy import Happened
 from holdfast.hold.heartbeat import Rhythm
@@ -181,10 +183,86 @@ def test_an_expiry_says_how_long_and_what_was_met() -> None:
             with pytest.raises(SessionLost) as caught:
                 await one.recv(deadline=time.monotonic() + 5)
             assert caught.value.why == (
-                "no transport carried it for the 0.3 s that it is kept (the last one: connection reset by peer "
-                f"[ECONNRESET]; the last attempt: {one.peer}: connection refused [ECONNREFUSED])"
+                "no transport carried it for the 0.3 s that it is kept (the last one: connection reset by "
+                f"peer [ECONNRESET]; the last attempt: {one.peer}: connection refused [ECONNREFUSED])"
             )
             return caught.value
 
     error = run(go)
     assert (error.errno, error.cause) == (errno.ECONNREFUSED, "connection_refused")
+
+
+def test_a_refusal_says_which_and_when_to_come_again() -> None:
+    async def go() -> str:
+        async with holdfast.serve(reads, "tcp://127.0.0.1:0", most_sessions=0) as server:
+            with pytest.raises(GaveUp) as full:
+                await holdfast.connect(server.url, deadline=time.monotonic() + 0.3)
+            server.drain()
+            with pytest.raises(GaveUp) as draining:
+                await holdfast.connect(server.url, deadline=time.monotonic() + 0.3)
+            return f"{full.value.losses[-1]} {draining.value.losses[-1]}"
+
+    assert run(go) == (
+        "The server refused the session: it has no room for another (BUSY); come again in 1 s. "
+        "The server refused the session: it takes no new ones (DRAINING); come again in 1 s."
+    )
+
+
+# ---- what had not arrived
+
+
+def test_a_deadline_that_passes_says_what_had_not_arrived() -> None:
+    async def go() -> tuple[str, str]:
+        async def neglects(session: Session) -> None:
+            await asyncio.sleep(5)
+
+        async with holdfast.serve(neglects, "tcp://127.0.0.1:0") as server:
+            one = await holdfast.connect(server.url)
+            await one.send(b"hello")
+            await one.flush()
+            with pytest.raises(DeadlineExceeded) as closing:
+                await one.close(deadline=time.monotonic() + 0.05)
+            await one.abort()
+            other = await holdfast.connect(server.url)
+            await other.send(bytes(1 << 20))
+            with pytest.raises(DeadlineExceeded) as flushing:
+                await other.flush(deadline=time.monotonic() + 0.05)
+            missing = f"{(1 << 20) - other.confirmed_bytes} of {1 << 20}"
+            await other.abort()
+            assert str(flushing.value) == f"The deadline passed: the peer has not confirmed {missing} bytes."
+            return str(closing.value), repr(closing.value.partial)
+
+    assert run(go) == ("The deadline passed: the peer has not ended its direction.", "b''")
+
+
+def test_leaving_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "LEAVING_S", 0.05)
+
+    async def go() -> None:
+        async def neglects(session: Session) -> None:
+            await asyncio.sleep(5)
+
+        async with holdfast.serve(neglects, "tcp://127.0.0.1:0") as server, holdfast.connect(server.url):
+            pass
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        run(go)
+    assert str(caught.value) == (
+        "The deadline passed: the peer has not ended its direction; so this end gave the session up."
+    )
+
+
+# ---- listening
+
+
+def test_an_address_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    async def go() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0") as server:
+            for url in (server.url, f"unix://{tmp_path}/file", f"unix://{tmp_path}/none/x.sock"):
+                with pytest.raises(OSError, match=f"{url}: ") as caught:
+                    await holdfast.serve(echo, url)
+                assert caught.value.errno in (errno.EADDRINUSE, errno.ENOENT)
+
+    run(go)
