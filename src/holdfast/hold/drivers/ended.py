@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from holdfast.errors import Loss, SessionLost
 from holdfast.hold.classify import Phase, classify
 from holdfast.hold.session import core
-from holdfast.hold.session.codes import Code, Violation, sentence_of
+from holdfast.hold.session.codes import Code, Violation, given_up
 from holdfast.hold.session.states import State
 
 Ending = BaseException | str
@@ -64,7 +64,7 @@ def why_ended(one: core.Session, attempt: BaseException | None, parted: Ending |
     if one.state in (State.CLOSED, State.CLOSING):
         return "both ends have closed it"
     if one.state in (State.RESET, State.RESETTING):
-        return f"{'this end' if one.reset_here else 'the peer'} gave it up: {sentence_of(one.code or 0)}"
+        return f"{'this end' if one.reset_here else 'the peer'} {given_up(one.code or 0)}"
     if one.why is not core.Why.EXPIRED:
         return str(one.why or one.state.sentence)
     told = f"no transport carried it for the {one.keep_s:g} s that it is kept"

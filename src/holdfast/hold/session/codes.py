@@ -37,10 +37,10 @@ class Code(IntEnum):
     UNHEARD = 27, "more answers were asked for than are read"
 
 
-def sentence_of(code: int) -> str:
-    """What a code says of the end that gave the session up; those that we do not know say something too."""
+def given_up(code: int) -> str:
+    """How an end gave a session up, to be said after its name; also with a code that we do not know."""
     known = Code._value2member_map_.get(code)
-    return known.sentence if isinstance(known, Code) else f"its code is {code}"
+    return f"gave it up: {known.sentence}" if isinstance(known, Code) else f"gave it up with code {code}"
 
 
 class Violation(HoldfastError):

@@ -133,7 +133,8 @@ def test_silence_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [(1, "its application gave up the session"), (300, "its code is 300")]
+    ("code", "told"),
+    [(1, "gave it up: its application gave up the session"), (300, "gave it up with code 300")],
 )
 def test_it_says_which_end_gave_it_up(code: int, told: str) -> None:
     lost: list[SessionLost] = []
@@ -154,7 +155,7 @@ def test_it_says_which_end_gave_it_up(code: int, told: str) -> None:
             await until(lambda: len(lost) == 2)
 
     run(go)
-    assert {error.why for error in lost} == {f"this end gave it up: {told}", f"the peer gave it up: {told}"}
+    assert {error.why for error in lost} == {f"this end {told}", f"the peer {told}"}
     assert {(error.cause, error.code) for error in lost} == {("unspecified", code)}
 
 
