@@ -9,6 +9,14 @@ PYTEST := $(PY) -m pytest
 C_SOURCES := $(wildcard bpf/*.[ch] native/*.[ch] tests/fuzz/*.c)
 SCRIPTS := .ci/run tools/setup tools/kernel-test tools/fuzz tests/vm/init
 
+# $(call within,SECONDS,COMMAND): a command that runs into its limit says so (timeout exits with 124).
+define within
+@timeout --foreground $(1) $(2) || { code=$$?; \
+	[ $$code -ne 124 ] || echo "make $@: stopped after $(1) s, its limit, with tests still to run: this machine is" \
+		"busy or slow, or one hangs. Run it again, or find the slow ones: $(PYTEST) --durations=40 PATHS" >&2; \
+	exit $$code; }
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all lint format bench soak fuzz kernel-test docs clean
 
@@ -24,11 +32,11 @@ run: ## make every kind of reset on this machine and explain each
 
 test: ## the core tests, at most 5 minutes
 	@$(SETUP) test
-	@timeout --foreground 300 $(PYTEST) -q -n 2 --dist loadfile -m "not slow and not bench"
+	$(call within,300,$(PYTEST) -q -n 2 --dist loadfile -m "not slow and not bench")
 
 test-all: ## the tests that 'make test' leaves out, at most 20 minutes
 	@$(SETUP) test-all
-	@timeout --foreground 1200 $(PYTEST) -q -m "slow and not bench" --timeout 600
+	$(call within,1200,$(PYTEST) -q -m "slow and not bench" --timeout 600)
 
 lint: ## ruff, mypy --strict, clang-format, shellcheck, codespell
 	@$(SETUP) test

@@ -87,6 +87,16 @@ def test_a_source_release_can_be_built_and_holds_nothing_else(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("code", "told"), [(124, True), (1, False)])
+def test_tests_that_run_into_their_limit_say_so(code: int, told: bool) -> None:
+    runs = f"sh -c 'exit {code}'"  # 124 is timeout's own, and passes through it
+    done = subprocess.run(
+        ["make", "test", "SETUP=true", f"PYTEST={runs}"], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode != 0
+    assert ("make test: stopped after 300 s, its limit" in done.stderr) == told, done.stderr
+
+
 def test_setup_without_a_package_index_is_one_sentence(tmp_path: Path) -> None:
     for name in ("tools/setup", "pyproject.toml", "CMakeLists.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -389,7 +389,8 @@ def protocol_page() -> str:
         "",
         "## Codes",
         "",
-        "Of `RESET`, and of the violations that end a transport. Applications may use those from 256 on.",
+        "Of `RESET`, where *its* is the sender's, and of the violations that end a transport. "
+        "Applications may use those from 256 on.",
         "",
         "| code | name | meaning |",
         "|---|---|---|",

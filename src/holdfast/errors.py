@@ -301,15 +301,18 @@ class DeadlineExceeded(Gathered, TimeoutError):
         partial: received bytes gathered so far, as they were when first looked at; a Connection keeps them
             for the next call.
         sent_bytes: of the data given to a send, how much the kernel had taken.
+        why: what was still to happen, in words, where that is known.
     """
 
-    def __init__(self, partial: bytes = b"", sent_bytes: int = 0) -> None:
+    def __init__(self, partial: bytes = b"", sent_bytes: int = 0, why: str = "") -> None:
         super().__init__(partial, sent_bytes)
         # OSError takes two arguments for errno and text; neither is meant here.
         self.errno, self.strerror = None, None
-        self.partial, self.sent_bytes = partial, sent_bytes
+        self.partial, self.sent_bytes, self.why = partial, sent_bytes, why
 
     def __str__(self) -> str:
+        if self.why:
+            return f"The deadline passed: {self.why}."
         if self.sent_bytes:
             return f"The deadline passed after {self.sent_bytes} bytes were sent."
         if self.partial:

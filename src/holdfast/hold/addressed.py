@@ -123,8 +123,6 @@ def serve(
         return stream.serve(handle, sock, **terms)
     if not isinstance(sock, str):
         raise UsageError(f"Served is a URL (sessions) or a bound socket (streams), not {sock!r}.")
-    if not callable(handle):
-        raise UsageError(f"What serves a session is a coroutine function, not {handle!r}.")
     try:
         from holdfast.hold.drivers.server import SessionServer
     except ImportError as error:

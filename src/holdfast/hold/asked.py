@@ -38,6 +38,19 @@ def asked_deadline(deadline: float | None) -> float:
     return float(deadline)
 
 
+def octets(data: bytes | bytearray | memoryview) -> memoryview:
+    """The bytes of a buffer of any shape, which must lie in a row.
+
+    Raises:
+        TypeError: no buffer.
+        BufferError: they do not.
+    """
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("The bytes to send do not lie in a row: give bytes() of them.")
+    return view.cast("B") if view.nbytes else memoryview(b"")  # a shape with zeros cannot be cast
+
+
 def named_delimiter(delimiter: bytes) -> str:
     """A delimiter in a sentence: its first bytes, if it is long."""
     if len(delimiter) <= SHOWN_BYTES:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from errno import ECONNRESET
 from pathlib import Path
@@ -69,12 +71,17 @@ def programs(page: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # an example closes only what it is about
-def test_the_examples_run(page: Path) -> None:
+def test_the_examples_run_and_leave_nothing_open(page: Path) -> None:
     """In their order, as one program: what they promise, they assert."""
     names: dict[str, Any] = {"__name__": "example"}
-    for code in programs(page):
-        exec(compile(code, str(page), "exec"), names)
+    gc.collect()  # what earlier tests have left
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        for code in programs(page):
+            exec(compile(code, str(page), "exec"), names)
+        names.clear()
+        gc.collect()
+    assert [str(one.message) for one in told if one.category is ResourceWarning] == []
 
 
 def test_the_example_of_the_readme_asks_and_gets_an_answer(capsys: pytest.CaptureFixture[str]) -> None:

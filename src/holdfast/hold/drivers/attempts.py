@@ -20,6 +20,7 @@ from holdfast.hold.session.handshake import Channel
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.states import State
 from holdfast.hold.transports.dial import Dialer
+from holdfast.hold.wire.session_pb2 import BUSY, DRAINING
 
 REDIAL_S, MOST_AT_ONCE = 0.5, 6
 """How long attempts have before another joins them, and how many there are at most."""
@@ -28,6 +29,12 @@ PATIENCE_S = 3.0
 """How long a server that was reached has for its part: more attempts would only make a busy one slower. Also
 how long the other addresses have for theirs when one of them has shown that it is not to be trusted.
 """
+
+REFUSED: dict[int, str] = {
+    BUSY: "it has no room for another (BUSY)",
+    DRAINING: "it takes no new ones (DRAINING)",
+}
+"""What is refused for now only."""
 
 
 class NotCarried(HoldfastError):
@@ -190,7 +197,9 @@ def _unwanted(opening: asyncio.Task[tuple[Wire, Channel]]) -> None:
 def _reason(wire: Wire) -> Exception:
     denied = wire.link.denied
     if denied is not None:
-        return NotCarried("the server refused the session", denied.retry_after_s)
+        why = REFUSED.get(denied.reason, f"its reason is {denied.reason}")
+        told = f"The server refused the session: {why}; come again in {denied.retry_after_s:g} s."
+        return NotCarried(told, denied.retry_after_s)
     error = wire.error
     if isinstance(error, Violation) and error.code is not Code.SUPERSEDED and not wire.link.up:
         return _stranger(error)

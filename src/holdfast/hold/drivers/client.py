@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from holdfast.errors import UsageError
+from holdfast.hold.drivers.asked import asked_observer, asked_opening, asked_policy
 from holdfast.hold.drivers.keeper import Keeper
 from holdfast.hold.drivers.policy import Observer, SessionPolicy
 from holdfast.hold.drivers.session import Session
@@ -36,7 +37,8 @@ class Dial:
         peers: whose processes may be at the other end of a Unix socket; None: this user's and root's.
 
     Raises:
-        UsageError: the URL is none, the key too short, or what is asked for would not be safe.
+        UsageError: the URL is none, the key too short, an argument of the wrong kind, or what is asked for
+            would not be safe.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Dial:
         peers: Collection[int] | None = None,
         memory: Memory | None = None,
     ) -> None:
-        target, self._policy = Target.parse(url), policy or SessionPolicy()
+        target, self._policy = Target.parse(url), asked_policy(policy)
+        asked_opening(deadline)
         if target.port == 0 and target.scheme != "unix":
             raise UsageError(f"{url!r} has port 0: give the port at which the server listens.")
         if target.scheme == "tls":
@@ -62,7 +65,7 @@ class Dial:
             target, key_of(psk), tls, self._policy.socket_policy if target.scheme != "unix" else None,
             own_users() if peers is None else frozenset(peers),
         )  # fmt: skip
-        self._deadline, self._observer = deadline, observer
+        self._deadline, self._observer = deadline, asked_observer(observer)
         self._memory = memory or MEMORY
         self._session: Session | None = None
         self._blocking: Any = None

@@ -122,11 +122,9 @@ class Keeper:
     # ---- what happens to its transports
 
     def _changed(self, wire: Wire) -> None:
-        session, link = self.session, wire.link
-        if session.core.link is link and session.wire is not wire:
-            session.wire, session.peer = wire, wire.peer
-        elif session.wire is wire and session.core.link is not link:
-            session.wire = None
+        session = self.session
+        if wire.linked:
+            session.follow(wire)
         if wire.gone and wire in self._attempts.wires:
             self._attempts.wires.remove(wire)
         if session.core.state is not State.OPENING and not self._opened.done():

@@ -28,8 +28,15 @@ def bound(target: Target) -> socket.socket:
     """A socket that is bound to a target, and does not listen yet.
 
     Raises:
-        OSError: it cannot be.
+        OSError: it cannot be; it names the target.
     """
+    try:
+        return _bound(target)
+    except OSError as error:
+        raise type(error)(error.errno, f"{target}: {error.strerror}") from error
+
+
+def _bound(target: Target) -> socket.socket:
     if target.scheme == "unix":
         if isinstance(target.sockaddr, str):
             _remove_left_over(target.sockaddr)

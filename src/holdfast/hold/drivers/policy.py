@@ -86,7 +86,7 @@ class SessionEvent:
         resumes: how often the session was resumed so far.
         replayed_bytes: what was sent again so far.
         recovery_s: of RESUMED: how long no transport carried it.
-        why: of ENDED, unless all arrived: the reason, in words.
+        why: of SUSPENDED, what ended the transport; of ENDED, unless all arrived, the reason; in words.
     """
 
     what: Happened

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import Any, Self
 
 from holdfast.errors import DeadlineExceeded, NotTrusted, SessionLost, UsageError
+from holdfast.hold.drivers.asked import asked_observer, asked_policy, check_handler
 from holdfast.hold.drivers.listener import Listener, bound
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
@@ -24,11 +25,12 @@ from holdfast.hold.session.host import Host
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.states import State
-from holdfast.hold.session.terms import Memory
+from holdfast.hold.session.terms import LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, Memory
 from holdfast.hold.transports.dial import own_users
 from holdfast.hold.transports.target import Target
 from holdfast.hold.transports.trust import channel, check_creds, check_plain, key_of, server_tls
 from holdfast.hold.wire.session_pb2 import STRANGER
+from holdfast.policy.bounds import real, whole
 
 MOST_STRANGERS = 16
 """How many may be about to be told at once that they are not served; more are closed without a word."""
@@ -76,7 +78,8 @@ class SessionServer:
         most_half_open: int = 512,
         sock: socket.socket | None = None,
     ) -> None:
-        self._target, self._policy = Target.parse(url), policy or SessionPolicy()
+        check_handler(handle)
+        self._target, self._policy = Target.parse(url), asked_policy(policy)
         self._key = key_of(psk)
         self._tls: ssl.SSLContext | None = None
         binding = b""
@@ -87,8 +90,9 @@ class SessionServer:
         elif certificate is not None or key is not None:
             raise UsageError(f"A certificate has no use with {self._target.scheme}://: use tls://.")
         self._channel = channel(self._target, self._key, binding)
-        self._handle, self._observer = handle, observer
+        self._handle, self._observer = handle, asked_observer(observer)
         self._peers = own_users() if peers is None else frozenset(peers)
+        whole("memory_bytes", memory_bytes, 2 * LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, "bytes")
         entropy = os.urandom(ID_BYTES + KEY_BYTES)
         self.host = Host(
             self._policy.terms(), Memory(memory_bytes), entropy,
@@ -162,7 +166,11 @@ class SessionServer:
 
         Args:
             after_s: how long they may take, so that they do not all come at once.
+
+        Raises:
+            UsageError: it is no number of seconds up to a day.
         """
+        real("after_s", after_s, 0, 86400)
         self.host.draining = True
         for wire in list(self._wires):
             if wire.link.up:
@@ -236,10 +244,7 @@ class SessionServer:
             session = self._sessions.get(one.id)
             if session is None:
                 continue
-            if one.link is link:
-                session.wire, session.peer = wire, wire.peer
-            elif session.wire is wire:
-                session.wire = None
+            session.follow(wire)
             if one.suspended_s is not None:
                 self._away.add(session)
             session.changed()

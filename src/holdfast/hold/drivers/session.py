@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import ECONNRESET
 from types import TracebackType
 from typing import Self, TypeVar
 
-from holdfast.errors import DeadlineExceeded, Loss, SessionLost, Truncated, UsageError
+from holdfast.errors import DeadlineExceeded, SessionLost, Truncated, UsageError
+from holdfast.hold.asked import asked_deadline, asked_size, octets
+from holdfast.hold.drivers.ended import Ending, in_words, session_lost, why_ended, why_open, why_unconfirmed
 from holdfast.hold.drivers.policy import Happened, Observer, SessionEvent, now_s
 from holdfast.hold.drivers.wire import LOGGER, Wire
 from holdfast.hold.heartbeat import RoundTrip
 from holdfast.hold.session import core
-from holdfast.hold.session.codes import Code, sentence_of
+from holdfast.hold.session.codes import Code
 from holdfast.hold.session.states import State
 
 _E = TypeVar("_E", SessionLost, DeadlineExceeded)
@@ -64,6 +66,7 @@ class Session:
         wire: what carries it now, and ``peer`` the address of what did last.
         gap_s: the longest time without transport.
         loss: why the last attempt to dial it failed; None while a transport carries it.
+        parted: what ended the transport that carried it last.
         leave: called when the application is done with it.
     """
 
@@ -79,6 +82,7 @@ class Session:
         "gap_s",
         "leave",
         "loss",
+        "parted",
         "peer",
         "wire",
     )
@@ -89,6 +93,7 @@ class Session:
         self.peer: str | None = None
         self.gap_s = 0.0
         self.loss: BaseException | None = None
+        self.parted: Ending | None = None
         self.leave: Callable[[], object] | None = None
         self._observer = observer
         self._readable: asyncio.Future[None] | None = None
@@ -135,15 +140,15 @@ class Session:
         Raises:
             DeadlineExceeded: nothing came; nothing is lost.
             SessionLost: the session has ended otherwise, after all that had come was taken.
-            UsageError: another task is receiving.
+            UsageError: another task is receiving; at once: ``n`` is negative, or the deadline not a number.
         """
-        one = self.core
+        one, size, limit_s = self.core, asked_size(n), asked_deadline(deadline)
         while True:
-            if data := one.read(n):
+            if data := one.read(size):
                 if one.ack_now and self.wire is not None:
                     self.wire.flush()
                 return data
-            if one.into.ended or n <= 0:
+            if one.into.ended or not size:
                 return b""
             if one.state in FAILED:
                 raise self.error()
@@ -151,10 +156,10 @@ class Session:
                 raise UsageError("another task is receiving on this session; let one task do it")
             self._readable = asyncio.get_running_loop().create_future()
             try:
-                if deadline is None:
+                if limit_s == math.inf:
                     await self._readable  # nobody else waits for it, so it may be cancelled
                 else:
-                    await _until(self._readable, deadline)
+                    await _until(self._readable, limit_s, lambda: "")
             finally:
                 self._readable = None
 
@@ -165,11 +170,12 @@ class Session:
             Truncated: the stream ended before; ``partial`` is what there was.
             DeadlineExceeded, SessionLost: as :meth:`recv`; ``partial`` is what had come, which later
                 calls do not give again.
+            UsageError: as :meth:`recv`.
         """
-        parts = bytearray()
+        size, limit_s, parts = asked_size(n), asked_deadline(deadline), bytearray()
         try:
-            while len(parts) < n:
-                data = await self.recv(n - len(parts), deadline=deadline)
+            while len(parts) < size:
+                data = await self.recv(size - len(parts), deadline=limit_s)
                 if not data:
                     raise Truncated(bytes(parts), f"{n} bytes had come")
                 parts += data
@@ -189,14 +195,16 @@ class Session:
         Raises:
             DeadlineExceeded: ``sent_bytes`` is how much the session took; it will arrive.
             SessionLost: the session has ended; ``sent_bytes`` likewise, ``confirmed_bytes`` what arrived.
-            UsageError: this direction was ended before.
+            UsageError: this direction was ended before; at once: the deadline is not a number.
+            TypeError, BufferError: ``data`` is no buffer of consecutive bytes.
         """
-        one, at, size = self.core, 0, len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+        limit_s = asked_deadline(deadline)
+        one, at, size = self.core, 0, len(data if isinstance(data, bytes) else octets(data))
         while True:
             # A copy of each part, unless it is all there is and cannot change: what is kept until the peer
             # has confirmed it must not hold on to an object of any size.
             whole = isinstance(data, bytes) and size <= CHUNK_BYTES
-            part = memoryview(data if whole else bytes(memoryview(data).cast("B")[at : at + CHUNK_BYTES]))
+            part = memoryview(data if whole else bytes(octets(data)[at : at + CHUNK_BYTES]))
             begin = at if whole else 0
             while begin < len(part) or not size:
                 if one.given_up:
@@ -209,7 +217,7 @@ class Session:
                     return
                 if one.room() == 0:
                     try:
-                        await self._wait_writable(deadline)
+                        await self._wait_writable(limit_s, lambda _: "")
                     except DeadlineExceeded as late:
                         raise self._unsent(late, at) from None
 
@@ -224,14 +232,14 @@ class Session:
         Raises:
             DeadlineExceeded, SessionLost: before that; see ``confirmed_bytes``.
         """
-        one = self.core
+        one, limit_s = self.core, asked_deadline(deadline)
         while not one.out.all_confirmed:
             if one.state in FAILED:
                 raise self.error()
             one.ask()
             if self.wire is not None:
                 self.wire.flush()
-            await self._wait_writable(deadline)
+            await self._wait_writable(limit_s, why_unconfirmed)
 
     async def send_eof(self) -> None:
         """End this direction; the peer reads ``b""`` after all that was sent."""
@@ -246,6 +254,7 @@ class Session:
             DeadlineExceeded: the peer has not taken all, or not ended its direction; :meth:`abort` ends it.
             SessionLost: it had not all arrived.
         """
+        limit_s = asked_deadline(deadline)
         self.core.close(now_s())
         if self.wire is not None:
             self.wire.flush()
@@ -254,7 +263,7 @@ class Session:
                 break
             if self._done is None:
                 self._done = asyncio.get_running_loop().create_future()
-            await _until(self._done, deadline)
+            await _until(self._done, limit_s, lambda: why_open(self.core))
         if self.core.state in FAILED:
             raise self.error()
 
@@ -288,35 +297,32 @@ class Session:
         """Close in time, or give up: nobody may be left to wait for ever."""
         try:
             await self.close(deadline=time.monotonic() + LEAVING_S)
-        except (DeadlineExceeded, asyncio.CancelledError):
+        except asyncio.CancelledError:
             await self.abort()
             raise
+        except DeadlineExceeded as late:
+            await self.abort()
+            raise DeadlineExceeded(why=f"{late.why}; so this end gave the session up") from None
 
     def error(self) -> SessionLost:
         """Why it ended, with what the peer has confirmed."""
-        one = self.core
-        loss = Loss(ECONNRESET, "unspecified", peer=self.peer, unacked_bytes=one.out.held_bytes)
-        return SessionLost(
-            loss, confirmed_bytes=one.confirmed_bytes, written_bytes=one.out.end, why=self._why, code=one.code
-        )
+        return session_lost(self.core, peer=self.peer, attempt=self.loss, parted=self.parted)
 
-    @property
-    def _why(self) -> str:
-        """What ended it, in words."""
-        one = self.core
-        if one.state in (State.RESET, State.RESETTING):
-            return sentence_of(one.code or 0)
-        if one.why is core.Why.EXPIRED and self.loss is not None:
-            told = str(self.loss) or repr(self.loss)  # asyncio's TimeoutError says nothing
-            return f"{one.why} (the last attempt: {told.rstrip('.')})"
-        return str(one.why or "it has ended")
-
-    async def _wait_writable(self, deadline: float | None) -> None:
+    async def _wait_writable(self, limit_s: float, late: Callable[[core.Session], str]) -> None:
         if self._writable is None:
             self._writable = asyncio.get_running_loop().create_future()
-        await _until(self._writable, deadline)
+        await _until(self._writable, limit_s, lambda: late(self.core))
 
     # ---- whoever moves its bytes
+
+    def follow(self, wire: Wire) -> None:
+        """Something happened to a transport: it may carry the session now, or not any more."""
+        if self.core.link is wire.link:
+            self.wire, self.peer = wire, wire.peer
+        elif self.wire is wire:
+            self.wire, self.parted = None, wire.ending
+        elif self.peer is None and wire.link.up:
+            self.peer = wire.peer  # who ended it before it carried anything
 
     def changed(self) -> None:
         """Something happened: wake who waits for it, tell the observer."""
@@ -338,11 +344,12 @@ class Session:
         if one.state is State.OPENING or self._told is Happened.ENDED or not one.id:
             return  # of one that never began, whoever wanted to open it is told
         if one.ended:
-            self._say(Happened.ENDED, why="" if one.state is State.CLOSED else self._why)
+            why = "" if one.state is State.CLOSED else why_ended(one, self.loss, self.parted)
+            self._say(Happened.ENDED, why=why)
         elif one.link is None:
             if self._told is not Happened.SUSPENDED:
                 self._lost_at_s = now_s()
-                self._say(Happened.SUSPENDED)
+                self._say(Happened.SUSPENDED, why=in_words(self.parted or ""))
         elif self._told is None:
             self._say(Happened.OPENED)
         elif self._told is Happened.SUSPENDED or one.resumes > self._resumes:
@@ -356,9 +363,9 @@ class Session:
         self._told = what
         one = self.core
         LOGGER.info(
-            "session %s: %s", self.id, what,
+            "session %s with %s: %s%s", self.id, self.peer or "its peer", what, why and f": {why}",
             extra={"holdfast_session": self.id, "holdfast_peer": self.peer,
-                   "holdfast_resumes": one.resumes},
+                   "holdfast_resumes": one.resumes, "holdfast_why": why},
         )  # fmt: skip
         if self._observer is None:
             return
@@ -374,17 +381,17 @@ def _wake(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-async def _until(waiting: asyncio.Future[None], deadline: float | None) -> None:
-    """Wait for a future that others may wait for too.
+async def _until(waiting: asyncio.Future[None], limit_s: float, late: Callable[[], str]) -> None:
+    """Wait for a future that others may wait for too; ``late`` says what had not happened.
 
     Raises:
         DeadlineExceeded: it did not happen in time.
     """
-    if deadline is None:
+    if limit_s == math.inf:
         await asyncio.shield(waiting)
         return
     try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+        async with asyncio.timeout(max(0.0, limit_s - time.monotonic())):
             await asyncio.shield(waiting)
     except TimeoutError:
-        raise DeadlineExceeded() from None
+        raise DeadlineExceeded(why=late()) from None

@@ -9,8 +9,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
+from holdfast.hold.drivers.ended import Ending
 from holdfast.hold.drivers.policy import now_s
 from holdfast.hold.forks import mended_in_child
+from holdfast.hold.heartbeat import Life
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.terms import ACK_DELAY_S
@@ -71,6 +73,7 @@ class Wire(asyncio.BufferedProtocol):
         "_below",
         "_changed",
         "_due_s",
+        "_ended_there",
         "_flushing",
         "_timer",
         "error",
@@ -89,7 +92,7 @@ class Wire(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.writable = True
         self.gone = self.linked = False
-        self._flushing = False
+        self._flushing = self._ended_there = False
         self.error: BaseException | None = None
         self.peer: str | None = None
         mended_in_child(self, Wire._leave_to_parent)
@@ -145,12 +148,24 @@ class Wire(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone, for whatever reason."""
         self.error = self.error or error
+        self._ended_there = not self.gone
         self.transport = None
         if self._timer is not None:
             self._timer.cancel()
         self.give_up()
 
     # ---- its owner calls these
+
+    @property
+    def ending(self) -> Ending:
+        """What ended it."""
+        if self.error is not None:
+            return self.error
+        if self.linked and self.link.life is Life.DEAD:
+            return "the peer gave no sign of life"
+        if self.linked and self.link.goaway_s is not None:
+            return "the peer asked for another one (GOAWAY)"
+        return "the peer closed it" if self._ended_there else "this end closed it"
 
     def carry(self, link: Link) -> None:
         """From now on this link decides."""

@@ -20,8 +20,8 @@ class Code(IntEnum):
         member.sentence = sentence
         return member
 
-    ABORTED = 1, "the application gave up the session"
-    CLOSED_UNREAD = 2, "the session was closed while the peer went on sending"
+    ABORTED = 1, "its application gave up the session"
+    CLOSED_UNREAD = 2, "its application closed the session without reading all that came"
     SUPERSEDED = 3, "a newer transport carries the session"
     TOO_LARGE = 16, "a frame is larger than was agreed"
     UNKNOWN_KIND = 17, "a frame is of a kind that must be known"
@@ -37,10 +37,10 @@ class Code(IntEnum):
     UNHEARD = 27, "more answers were asked for than are read"
 
 
-def sentence_of(code: int) -> str:
-    """What a code says; codes that we do not know have a sentence too."""
+def given_up(code: int) -> str:
+    """How an end gave a session up, to be said after its name; also with a code that we do not know."""
     known = Code._value2member_map_.get(code)
-    return known.sentence if isinstance(known, Code) else f"one end gave it up with code {code}"
+    return f"gave it up: {known.sentence}" if isinstance(known, Code) else f"gave it up with code {code}"
 
 
 class Violation(HoldfastError):

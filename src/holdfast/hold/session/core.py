@@ -44,6 +44,7 @@ class Session:
         link, handle: what carries it now.
         suspended_s: since when nothing does.
         why, code: how it ended: the reason of a loss, the code of a reset.
+        reset_here: it was this end that reset it.
         ack_now, ack_due_s: an acknowledgement is due, or can wait until then.
         ask_due: the peer is to be asked for one, behind what is still to be sent.
         say_now: RESET or CLOSE is due on this transport, by the state.
@@ -80,6 +81,7 @@ class Session:
         "out",
         "peer_frame_bytes",
         "replayed_bytes",
+        "reset_here",
         "resumes",
         "say_now",
         "state",
@@ -102,7 +104,7 @@ class Session:
         self._acked = 0  # the last `next` that the peer was told
         self._asked, self.ask_due = 0, False  # up to where it was asked what it has
         self.ack_due_s: float | None = None
-        self.ack_now = self.say_now = False
+        self.ack_now = self.say_now = self.reset_here = False
         self._closing = False
         self.peer_frame_bytes = terms.frame_bytes
         self.link: Link | None = None
@@ -186,7 +188,7 @@ class Session:
         if self.given_up:
             return
         self._to(Event.RESET_HERE)
-        self.code = code
+        self.code, self.reset_here = code, True
         if self.state is State.RESETTING and self.link is None and self.suspended_s is None:
             self.suspended_s = now_s
 

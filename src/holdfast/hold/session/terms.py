@@ -19,6 +19,7 @@ RESERVED = 4
 them, and would leave nothing for those that come later.
 """
 
+MOST_MEMORY_BYTES = 1 << 50
 TRANSPORT_BYTES = 1 << 24
 ACK_DELAY_S = 0.05
 HANDSHAKE_S = 10.0
@@ -92,7 +93,7 @@ class Memory:
     __slots__ = ("cap_bytes", "promised_bytes", "sessions")
 
     def __init__(self, cap_bytes: int = 1 << 30) -> None:
-        whole("cap_bytes", cap_bytes, 2 * LEAST_WINDOW_BYTES, 1 << 50, "bytes")
+        whole("cap_bytes", cap_bytes, 2 * LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, "bytes")
         self.cap_bytes = cap_bytes
         self.promised_bytes = self.sessions = 0
 
