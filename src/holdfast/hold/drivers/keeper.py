@@ -12,7 +12,7 @@ from holdfast.errors import GaveUp, HoldfastError, NotTrusted, UsageError
 from holdfast.hold.drivers.attempts import Attempts
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
-from holdfast.hold.drivers.wire import LOGGER, Wire
+from holdfast.hold.drivers.wire import LOGGER, PARTING_S, Wire
 from holdfast.hold.heartbeat import Life
 from holdfast.hold.retry import Budget
 from holdfast.hold.session import core
@@ -54,7 +54,7 @@ class Keeper:
             raise UsageError("The sessions of this process have all the memory that they may have.")
         memory.enter(window)
         self.session = Session(core.Session(terms, memory, window), observer)
-        self.session.leave = self.leave
+        self.session.leave = self.end
         self._attempts = Attempts(dialer, policy, self.session.core, self._expired, self._changed)
         self._event = asyncio.Event()
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -83,6 +83,13 @@ class Keeper:
             self.leave()
             raise
         return self.session
+
+    async def end(self) -> None:
+        """The application has left it; wait a little for what carries it to end, too."""
+        wires = list(self._attempts.wires)
+        self.leave()
+        for wire in wires:
+            await wire.parted(PARTING_S)
 
     def leave(self) -> None:
         """The application is done with it; the last words (CLOSE, RESET) may still have to be said."""

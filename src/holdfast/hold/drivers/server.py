@@ -18,7 +18,7 @@ from holdfast.hold.drivers.asked import asked_observer, asked_policy, check_hand
 from holdfast.hold.drivers.listener import Listener, bound
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
-from holdfast.hold.drivers.wire import LOGGER, Wire
+from holdfast.hold.drivers.wire import LOGGER, PARTING_S, Wire
 from holdfast.hold.options import apply
 from holdfast.hold.session import core
 from holdfast.hold.session.host import Host
@@ -187,8 +187,12 @@ class SessionServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for wire in list(self._wires):
+        wires = list(self._wires)
+        for wire in wires:
             wire.give_up()
+        await asyncio.gather(*(wire.parted(PARTING_S) for wire in wires))
+        for wire in wires:
+            wire.abort()
         if self._listener is not None:
             await self._listener.wait_closed()
         await asyncio.sleep(0)  # transports close in the next turn of the loop

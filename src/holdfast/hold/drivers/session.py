@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -94,7 +94,7 @@ class Session:
         self.gap_s = 0.0
         self.loss: BaseException | None = None
         self.parted: Ending | None = None
-        self.leave: Callable[[], object] | None = None
+        self.leave: Callable[[], Awaitable[object]] | None = None
         self._observer = observer
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -291,7 +291,7 @@ class Session:
                 await self._leave()
         finally:
             if self.leave is not None:
-                self.leave()
+                await self.leave()
 
     async def _leave(self) -> None:
         """Close in time, or give up: nobody may be left to wait for ever."""

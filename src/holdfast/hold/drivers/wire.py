@@ -26,6 +26,9 @@ EARLY_S = 1.0
 LAST_WORDS_S = 5.0
 """How long a transport that was given up may take to end: its peer may never read, or never answer."""
 
+PARTING_S = 0.1
+"""How long whoever leaves waits for transports to end: a loop that is closed before resets them."""
+
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
 
@@ -75,6 +78,7 @@ class Wire(asyncio.BufferedProtocol):
         "_due_s",
         "_ended_there",
         "_flushing",
+        "_parted",
         "_timer",
         "error",
         "gone",
@@ -93,6 +97,7 @@ class Wire(asyncio.BufferedProtocol):
         self.writable = True
         self.gone = self.linked = False
         self._flushing = self._ended_there = False
+        self._parted: asyncio.Future[None] | None = None
         self.error: BaseException | None = None
         self.peer: str | None = None
         mended_in_child(self, Wire._leave_to_parent)
@@ -116,6 +121,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
+        if self.gone:
+            return  # they crossed our end
         if not self.linked:  # a client speaks first
             self.give_up()
             return
@@ -153,6 +160,8 @@ class Wire(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self.give_up()
+        if self._parted is not None and not self._parted.done():
+            self._parted.set_result(None)
 
     # ---- its owner calls these
 
@@ -197,25 +206,45 @@ class Wire(asyncio.BufferedProtocol):
         self._set_timer(now)
 
     def give_up(self) -> None:
-        """Close it after what is under way; the sessions that it carried are suspended."""
+        """End it after what is under way; the sessions that it carried are suspended."""
         if self.gone:
             return
         self.gone = True
         if self._timer is not None:
             self._timer.cancel()
         if self.transport is not None:
-            # Whatever is left to do: TLS for one waits for the peer's own last word, by default for 30 s.
+            # Whatever is left to do: the peer may never read, or never end its own direction.
             self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.transport.abort)
-            self.transport.close()
+            self._part(self.transport)
         if self.linked:
             self.link.lost(now_s())
             self._changed(self)
 
+    def _part(self, transport: asyncio.Transport) -> None:
+        """End our direction, and let the peer's come to its end: to what is unread when a socket is closed,
+        or comes later, Linux answers by a RST. Who has proven nothing, or broke the protocol, is not awaited.
+        """
+        if not (self.linked and self.link.up and self.error is None) or self._below.is_closing():
+            transport.close()
+        elif transport.can_write_eof():
+            transport.write_eof()
+        else:
+            # Python's TLS has no half-close, and resets what crosses its own: wait until that is here.
+            assert self.link.heart is not None  # up
+            asyncio.get_running_loop().call_later(self.link.heart.trip.allowance_s, transport.close)
+
+    async def parted(self, seconds: float) -> None:
+        """Wait until the transport is no more, at most so long."""
+        if self.transport is not None:
+            if self._parted is None:
+                self._parted = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._parted], timeout=seconds)
+
     def abort(self) -> None:
         """Close it at once."""
-        self.give_up()
         if self.transport is not None:
             self.transport.abort()
+        self.give_up()
 
     def _set_timer(self, now: float) -> None:
         timer, soon_s = self._timer, now + ACK_DELAY_S

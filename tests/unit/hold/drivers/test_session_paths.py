@@ -16,6 +16,7 @@ from unit.hold.drivers.path import Path
 import holdfast
 from holdfast import GaveUp, Session, SessionLost, SessionPolicy
 from holdfast.hold.drivers import attempts, keeper
+from holdfast.hold.drivers import wire as wire_module
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.drivers.keeper import Keeper
 from holdfast.hold.drivers.server import SessionServer
@@ -263,6 +264,7 @@ def test_a_drain_does_not_hold_up_a_session_in_a_black_hole() -> None:
 
 def test_a_session_that_is_left_in_a_black_hole_leaves_no_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "LINGER_S", 0.1)
+    monkeypatch.setattr(wire_module, "LAST_WORDS_S", 0.1)
 
     async def work() -> None:
         async with (

@@ -18,7 +18,7 @@ from holdfast.hold.session.terms import ACK_DELAY_S
 class Quiet:
     """A link with nothing to send; it has to be looked at so long after it last was asked to send."""
 
-    over = more = False
+    over = more = up = False
 
     def __init__(self, after_s: float) -> None:
         self.after_s, self.due_s, self.asked, self.looked = after_s, 0.0, 0, 0
