@@ -78,6 +78,8 @@ def test_a_suspension_says_what_ended_the_transport(caplog: pytest.LogCaptureFix
             await one.recv_exactly(1)
             reset(server.sessions[0])
             await until(lambda: one.counters.resumes)
+            assert isinstance(one.parted, ConnectionResetError)
+            assert one.parted.__traceback__ is None  # it would keep the whole transport
             return str(one.peer)
 
     peer = run(go)
