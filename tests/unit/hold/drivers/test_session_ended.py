@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,11 @@ import holdfast
 from holdfast import DeadlineExceeded, GaveUp, Session, SessionEvent, SessionLost, SessionPolicy
 from holdfast.hold.drivers import session as driver
 from holdfast.hold.drivers.blocking import _Loop
+from holdfast.hold.drivers.ended import in_words
 from holdfast.hold.drivers.policy import Happened
-from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.drivers.wire import Wire
+from holdfast.hold.heartbeat import Life, Rhythm
+from holdfast.hold.session.codes import Code, Violation
 from holdfast.policy import Backoff
 
 POLICY = SessionPolicy(keep_s=0.3, handshake_s=2, backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0))
@@ -269,3 +273,31 @@ def test_an_address_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
                 assert caught.value.errno in (errno.EADDRINUSE, errno.ENOENT)
 
     run(go)
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("the peer closed it", "the peer closed it"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), "connection timed out [ETIMEDOUT]"),
+        (
+            OSError(errno.ECONNREFUSED, "Connection refused", "[::1]:7"),
+            "[::1]:7: connection refused [ECONNREFUSED]",
+        ),
+        (socket.gaierror(socket.EAI_NONAME, "Name not known"), "[Errno -2] Name not known"),
+        (TimeoutError(), "TimeoutError()"),
+        (Violation(Code.GAP, "x"), "the peer broke the protocol: bytes are missing before an offset (x)"),
+        (Violation(Code.SUPERSEDED), "a newer transport carries the session"),
+    ],
+)
+def test_every_ending_has_words(ending: BaseException | str, words: str) -> None:
+    assert in_words(ending) == words
+
+
+def test_a_transport_that_was_to_be_left_anyway_says_so() -> None:
+    wire = Wire(lambda _: None)
+    assert wire.ending == "this end closed it"
+    wire.link, wire.linked = SimpleNamespace(life=Life.ALIVE, goaway_s=1.0), True  # type: ignore[assignment]
+    assert wire.ending == "the peer asked for another one (GOAWAY)"
+    wire.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    assert wire.ending is wire.error
