@@ -185,7 +185,10 @@ def test_an_expiry_says_how_long_and_what_was_met() -> None:
             await one.send(b"x")
             await one.flush()
             assert server._listener is not None
+            address = server._listener.address
             server._listener.close()
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            kept.bind(address)  # and nobody else may have it meanwhile
             reset(server.sessions[0])
             with pytest.raises(SessionLost) as caught:
                 await one.recv(deadline=time.monotonic() + 5)
@@ -195,7 +198,8 @@ def test_an_expiry_says_how_long_and_what_was_met() -> None:
             )
             return caught.value
 
-    error = run(go)
+    with socket.socket() as kept:
+        error = run(go)
     assert (error.errno, error.cause) == (errno.ECONNREFUSED, "connection_refused")
 
 
