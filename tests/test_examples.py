@@ -57,7 +57,7 @@ def test_an_example_is_short(path: Path) -> None:
 def test_orders_stay_in_sequence() -> None:
     with (
         running("orders.py", "serve", "tcp://127.0.0.1:0") as (_, url),
-        relay(port_of(url), 1, 4000, 8) as path,
+        relay(port_of(url), 1, 4000, 6) as path,  # each more has the client wait longer, as it should
     ):
         told = run("orders.py", "send", f"tcp://127.0.0.1:{path.port}", "600")
         assert told.startswith("600 orders reported in sequence")

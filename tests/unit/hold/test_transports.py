@@ -129,7 +129,7 @@ def test_with_a_key_the_certificate_need_not_be_verified() -> None:
 def test_what_cannot_be_served_is_refused(served: Any) -> None:
     with pytest.raises(UsageError, match="a URL"):
         holdfast.serve(nothing, served)
-    with pytest.raises(UsageError, match="coroutine function"):
+    with pytest.raises(UsageError, match="async function"):
         holdfast.serve(None, "tcp://127.0.0.1:0")  # type: ignore[arg-type]
 
 

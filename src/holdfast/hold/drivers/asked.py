@@ -6,11 +6,13 @@ from __future__ import annotations
 import functools
 import inspect
 import reprlib
+from collections.abc import Collection
 from typing import Any
 
 from holdfast.errors import UsageError
 from holdfast.hold.asked import asked_deadline
 from holdfast.hold.drivers.policy import Observer, SessionPolicy
+from holdfast.hold.transports.dial import own_users
 from holdfast.policy.bounds import instance
 
 
@@ -54,6 +56,19 @@ def asked_opening(deadline: float | None) -> None:
         raise UsageError(f"deadline is {shown}: give seconds of time.monotonic(), or None.") from None
 
 
+def asked_peers(peers: Collection[int] | None) -> frozenset[int]:
+    """Whose processes may be at the other end of a Unix socket; None: this user's and root's.
+
+    Raises:
+        UsageError: they are no numbers of users.
+    """
+    if peers is None:
+        return own_users()
+    if not isinstance(peers, Collection) or not all(type(one) is int for one in peers):
+        raise UsageError(f"peers is {reprlib.repr(peers)}: give the numbers of users, such as {{1000}}.")
+    return frozenset(peers)
+
+
 def check_handler(handle: Any) -> None:
     """Refuse what cannot serve a session; of an object that can be called, nobody can tell.
 
@@ -62,9 +77,8 @@ def check_handler(handle: Any) -> None:
     """
     function = _function(handle)
     if not callable(handle) or (inspect.isfunction(function) and not inspect.iscoroutinefunction(function)):
-        raise UsageError(
-            f"What serves a session is {reprlib.repr(handle)}: give an async function that takes the session."
-        )
+        shown = getattr(handle, "__qualname__", None) or reprlib.repr(handle)
+        raise UsageError(f"What serves a session is {shown}: give an async function that takes the session.")
 
 
 def _function(found: Any) -> Any:

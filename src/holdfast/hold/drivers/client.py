@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from holdfast.errors import UsageError
-from holdfast.hold.drivers.asked import asked_observer, asked_opening, asked_policy
+from holdfast.hold.drivers.asked import asked_observer, asked_opening, asked_peers, asked_policy
 from holdfast.hold.drivers.keeper import Keeper
 from holdfast.hold.drivers.policy import Observer, SessionPolicy
 from holdfast.hold.drivers.session import Session
 from holdfast.hold.session.terms import Memory
-from holdfast.hold.transports.dial import Dialer, own_users
+from holdfast.hold.transports.dial import Dialer
 from holdfast.hold.transports.target import Target
 from holdfast.hold.transports.trust import key_of
 
@@ -63,7 +63,7 @@ class Dial:
             raise UsageError(f"A TLS context has no use with {target.scheme}://: use tls://.")
         self._dialer = Dialer(
             target, key_of(psk), tls, self._policy.socket_policy if target.scheme != "unix" else None,
-            own_users() if peers is None else frozenset(peers),
+            asked_peers(peers),
         )  # fmt: skip
         self._deadline, self._observer = deadline, asked_observer(observer)
         self._memory = memory or MEMORY

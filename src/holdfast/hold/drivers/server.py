@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import Any, Self
 
 from holdfast.errors import DeadlineExceeded, NotTrusted, SessionLost, UsageError
-from holdfast.hold.drivers.asked import asked_observer, asked_policy, check_handler
+from holdfast.hold.drivers.asked import asked_observer, asked_peers, asked_policy, check_handler
 from holdfast.hold.drivers.listener import Listener, bound
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
@@ -26,7 +26,6 @@ from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, Memory
-from holdfast.hold.transports.dial import own_users
 from holdfast.hold.transports.target import Target
 from holdfast.hold.transports.trust import channel, check_creds, check_plain, key_of, server_tls
 from holdfast.hold.wire.session_pb2 import STRANGER
@@ -91,7 +90,7 @@ class SessionServer:
             raise UsageError(f"A certificate has no use with {self._target.scheme}://: use tls://.")
         self._channel = channel(self._target, self._key, binding)
         self._handle, self._observer = handle, asked_observer(observer)
-        self._peers = own_users() if peers is None else frozenset(peers)
+        self._peers = asked_peers(peers)
         whole("memory_bytes", memory_bytes, 2 * LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, "bytes")
         entropy = os.urandom(ID_BYTES + KEY_BYTES)
         self.host = Host(

@@ -321,6 +321,8 @@ class Session:
             self.wire, self.peer = wire, wire.peer
         elif self.wire is wire:
             self.wire, self.parted = None, wire.ending
+            if isinstance(self.parted, BaseException):
+                self.parted.with_traceback(None)  # which would keep the whole transport
         elif self.peer is None and wire.link.up:
             self.peer = wire.peer  # who ended it before it carried anything
 

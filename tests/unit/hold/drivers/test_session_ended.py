@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,11 @@ import holdfast
 from holdfast import DeadlineExceeded, GaveUp, Session, SessionEvent, SessionLost, SessionPolicy
 from holdfast.hold.drivers import session as driver
 from holdfast.hold.drivers.blocking import _Loop
+from holdfast.hold.drivers.ended import in_words
 from holdfast.hold.drivers.policy import Happened
-from holdfast.hold.heartbeat import Rhythm
+from holdfast.hold.drivers.wire import Wire
+from holdfast.hold.heartbeat import Life, Rhythm
+from holdfast.hold.session.codes import Code, Violation
 from holdfast.policy import Backoff
 
 POLICY = SessionPolicy(keep_s=0.3, handshake_s=2, backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0))
@@ -78,6 +82,8 @@ def test_a_suspension_says_what_ended_the_transport(caplog: pytest.LogCaptureFix
             await one.recv_exactly(1)
             reset(server.sessions[0])
             await until(lambda: one.counters.resumes)
+            assert isinstance(one.parted, ConnectionResetError)
+            assert one.parted.__traceback__ is None  # it would keep the whole transport
             return str(one.peer)
 
     peer = run(go)
@@ -179,7 +185,10 @@ def test_an_expiry_says_how_long_and_what_was_met() -> None:
             await one.send(b"x")
             await one.flush()
             assert server._listener is not None
+            address = server._listener.address
             server._listener.close()
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            kept.bind(address)  # and nobody else may have it meanwhile
             reset(server.sessions[0])
             with pytest.raises(SessionLost) as caught:
                 await one.recv(deadline=time.monotonic() + 5)
@@ -189,7 +198,8 @@ def test_an_expiry_says_how_long_and_what_was_met() -> None:
             )
             return caught.value
 
-    error = run(go)
+    with socket.socket() as kept:
+        error = run(go)
     assert (error.errno, error.cause) == (errno.ECONNREFUSED, "connection_refused")
 
 
@@ -267,3 +277,31 @@ def test_an_address_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
                 assert caught.value.errno in (errno.EADDRINUSE, errno.ENOENT)
 
     run(go)
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("the peer closed it", "the peer closed it"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), "connection timed out [ETIMEDOUT]"),
+        (
+            OSError(errno.ECONNREFUSED, "Connection refused", "[::1]:7"),
+            "[::1]:7: connection refused [ECONNREFUSED]",
+        ),
+        (socket.gaierror(socket.EAI_NONAME, "Name not known"), "[Errno -2] Name not known"),
+        (TimeoutError(), "TimeoutError()"),
+        (Violation(Code.GAP, "x"), "the peer broke the protocol: bytes are missing before an offset (x)"),
+        (Violation(Code.SUPERSEDED), "a newer transport carries the session"),
+    ],
+)
+def test_every_ending_has_words(ending: BaseException | str, words: str) -> None:
+    assert in_words(ending) == words
+
+
+def test_a_transport_that_was_to_be_left_anyway_says_so() -> None:
+    wire = Wire(lambda _: None)
+    assert wire.ending == "this end closed it"
+    wire.link, wire.linked = SimpleNamespace(life=Life.ALIVE, goaway_s=1.0), True  # type: ignore[assignment]
+    assert wire.ending == "the peer asked for another one (GOAWAY)"
+    wire.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    assert wire.ending is wire.error
