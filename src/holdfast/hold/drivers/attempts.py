@@ -216,7 +216,7 @@ def _stranger(error: Violation) -> NotTrusted:
             "if they have it, somebody between them ends TLS."
         )
     else:
-        why = f"What answers there speaks not the session protocol: check the address. {error}"
+        why = f"What answers there does not speak the session protocol: check the address. {error}"
     found = NotTrusted(why)
     found.__cause__ = error
     return found

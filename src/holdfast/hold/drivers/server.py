@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import Any, Self
 
-from holdfast.errors import DeadlineExceeded, NotTrusted, SessionLost, UsageError
+from holdfast.errors import DeadlineExceeded, NotTrusted, SessionLost, Truncated, UsageError
 from holdfast.hold.drivers.asked import asked_observer, asked_peers, asked_policy, check_handler
 from holdfast.hold.drivers.listener import Listener, bound
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
@@ -160,21 +160,30 @@ class SessionServer:
         """How many sessions are in each state."""
         return dict(Counter(session.state for session in self._sessions.values()))
 
-    def drain(self, after_s: float = 1.0) -> None:
+    def drain(self, after_s: float | None = 1.0) -> None:
         """Take no new sessions, and ask those that are there to come back on another transport.
 
         Args:
-            after_s: how long they may take, so that they do not all come at once.
+            after_s: how long they may take, so that they do not all come at once; None: they stay where
+                they are until they end.
 
         Raises:
             UsageError: it is no number of seconds up to a day.
         """
-        real("after_s", after_s, 0, 86400)
+        if after_s is not None:
+            real("after_s", after_s, 0, 86400)
         self.host.draining = True
+        if after_s is None:
+            return
         for wire in list(self._wires):
             if wire.link.up:
                 wire.link.go_away(after_s * random.random())
                 wire.flush()
+
+    async def drained(self) -> None:
+        """Wait until no handler of a session runs any more; after :meth:`drain` that is for good."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
         """Stop: transports are closed, handlers are cancelled, and their sessions are forgotten."""
@@ -268,9 +277,9 @@ class SessionServer:
 
     async def _run(self, session: Session) -> None:
         try:
-            with contextlib.suppress(SessionLost, DeadlineExceeded):
+            with contextlib.suppress(SessionLost, DeadlineExceeded, Truncated):
                 async with session:
-                    await self._handle(session)
+                    await _handled(self._handle(session))
         except Exception:  # noqa: BLE001 - the handler's own mistake ends its session, and no other
             LOGGER.exception("the handler of session %s failed", session.id)
         finally:
@@ -293,6 +302,15 @@ class SessionServer:
         if self._looks % SWEEP_EVERY == 0:
             self.host.look(now_s(), self._sessions)
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+
+async def _handled(handling: Awaitable[object]) -> None:
+    """An end of the stream where the handler awaits another message, and no part of it came, is in order."""
+    try:
+        await handling
+    except Truncated as end:
+        if end.partial:
+            raise
 
 
 class _Accepted(Wire):

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from holdfast.hold.heartbeat import Life
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Session, Why
 from holdfast.hold.session.frames import Buffer, Kind
@@ -160,7 +161,9 @@ class Initiator:
 
     def _obey(self, denied: Denied) -> None:
         """What a refusal means for the session."""
-        session = self.session
+        session, carrier = self.session, self.session.link
+        if denied.restarted and carrier is not None and carrier.life is Life.ALIVE:
+            return  # that server lives, so this one is another: behind a load balancer while ours is drained
         if session.state is State.OPENING and session.key is not None and denied.reason == UNKNOWN:
             # The server never had it. For any other reason it may have, and its handler may have run.
             session.key, session.generation, session.id, session.instance_id = None, 0, b"", b""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from simulation.pair import TERMS, Pair
 
+from holdfast.hold.heartbeat import Life
 from holdfast.hold.session import initiator
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.core import Why
@@ -118,6 +119,25 @@ def test_a_first_flight_that_comes_again_does_nothing(sealed: bool) -> None:
     assert pair.server.read(10) == b"still"
 
 
+@pytest.mark.parametrize("life", [Life.ALIVE, Life.SUSPECT])
+def test_another_servers_refusal_does_not_end_what_is_carried_well(life: Life) -> None:
+    """Behind a load balancer a second transport may lead elsewhere."""
+    pair = Pair()
+    old = pair.opened()
+    old.near.life = life
+    pair.host = Host(TERMS, Memory(1 << 22), b"another process".ljust(48))
+    pair.join().settle()
+    if life is Life.SUSPECT:  # or the server was restarted, and the transport has not noticed yet
+        assert pair.client.why is Why.RESTARTED
+        return
+    pair.client.write(b"still here")
+    old.settle()
+    assert pair.server.read(20) == b"still here"
+    old.cut()
+    pair.join().settle()
+    assert pair.client.why is Why.RESTARTED
+
+
 def test_the_older_transport_is_released_only_when_the_newer_is_proven() -> None:
     pair = Pair()
     old = pair.opened()
@@ -199,6 +219,7 @@ def test_a_session_that_was_lost_on_another_transport_says_no_more_on_this_one()
     old = pair.opened()
     assert pair.client.write(b"never") == 5
     pair.client.finish()
+    old.near.life = Life.SUSPECT
     pair.host = Pair(seed=2).host
     new = pair.join()
     new.settle()
