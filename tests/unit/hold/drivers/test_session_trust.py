@@ -148,7 +148,7 @@ def test_what_speaks_another_protocol_is_told_at_once() -> None:
         async with await asyncio.start_server(banner, "127.0.0.1", 0) as other:
             await holdfast.connect(f"tcp://127.0.0.1:{other.sockets[0].getsockname()[1]}", policy=POLICY)
 
-    assert "not the session protocol" in refused(work)
+    assert "not speak the session protocol" in refused(work)
 
 
 @pytest.mark.parametrize("good_first", [True, False])
