@@ -72,6 +72,7 @@ class Session:
 
     __slots__ = (
         "_done",
+        "_loop",
         "_lost_at_s",
         "_observer",
         "_readable",
@@ -95,6 +96,7 @@ class Session:
         self.loss: BaseException | None = None
         self.parted: Ending | None = None
         self.leave: Callable[[], Awaitable[object]] | None = None
+        self._loop = asyncio.get_running_loop()
         self._observer = observer
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -154,7 +156,7 @@ class Session:
                 raise self.error()
             if self._readable is not None:
                 raise UsageError("another task is receiving on this session; let one task do it")
-            self._readable = asyncio.get_running_loop().create_future()
+            self._readable = self._waiter()
             try:
                 if limit_s == math.inf:
                     await self._readable  # nobody else waits for it, so it may be cancelled
@@ -262,7 +264,7 @@ class Session:
             if self.core.state is State.RESETTING:
                 break
             if self._done is None:
-                self._done = asyncio.get_running_loop().create_future()
+                self._done = self._waiter()
             await _until(self._done, limit_s, lambda: why_open(self.core))
         if self.core.state in FAILED:
             raise self.error()
@@ -310,8 +312,14 @@ class Session:
 
     async def _wait_writable(self, limit_s: float, late: Callable[[core.Session], str]) -> None:
         if self._writable is None:
-            self._writable = asyncio.get_running_loop().create_future()
+            self._writable = self._waiter()
         await _until(self._writable, limit_s, lambda: late(self.core))
+
+    def _waiter(self) -> asyncio.Future[None]:
+        """To be woken by whoever moves the bytes, which another loop's future cannot be."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError("This session belongs to another event loop: use it where it was opened.")
+        return self._loop.create_future()
 
     # ---- whoever moves its bytes
 

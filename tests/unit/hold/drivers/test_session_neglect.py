@@ -238,7 +238,10 @@ def test_counters_may_be_asked_in_another_thread_than_the_loops() -> None:
         seen = iter([SimpleNamespace(link=SimpleNamespace(heart=None)), None])
         wire = property(lambda self: next(self.seen), lambda self, wire: None)  # type: ignore[assignment]
 
-    assert Taken(core.Session(POLICY.terms(), Memory(), 4096)).counters.rtt_s is None
+    async def taken() -> Session:
+        return Taken(core.Session(POLICY.terms(), Memory(), 4096))
+
+    assert asyncio.run(taken()).counters.rtt_s is None
 
 
 def test_an_observer_that_would_wait_for_itself_is_told() -> None:

@@ -230,6 +230,19 @@ def test_a_drain_moves_a_session_and_refuses_new_ones() -> None:
     run(work)
 
 
+def test_another_event_loop_is_told_and_not_left_waiting() -> None:
+    async def work() -> None:
+        async with holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server:  # noqa: SIM117
+            async with holdfast.connect(server.url, policy=POLICY) as session:
+                for call in (session.recv, lambda: session.recv_exactly(1)):
+                    with pytest.raises(UsageError, match="another event loop"):
+                        await asyncio.to_thread(lambda call=call: asyncio.run(call()))
+                await session.send(b"here")
+                assert await session.recv_exactly(4, deadline=soon()) == b"here"
+
+    run(work)
+
+
 def test_a_session_expires_at_both_ends() -> None:
     policy = SessionPolicy(rhythm=POLICY.rhythm, backoff=POLICY.backoff, keep_s=0.3, handshake_s=2)
 
