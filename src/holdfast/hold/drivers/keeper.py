@@ -88,8 +88,7 @@ class Keeper:
         """The application has left it; wait a little for what carries it to end, too."""
         wires = list(self._attempts.wires)
         self.leave()
-        for wire in wires:
-            await wire.parted(PARTING_S)
+        await asyncio.gather(*(wire.parted(PARTING_S) for wire in wires))
 
     def leave(self) -> None:
         """The application is done with it; the last words (CLOSE, RESET) may still have to be said."""

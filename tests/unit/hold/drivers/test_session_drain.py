@@ -9,25 +9,13 @@ import socket
 import time
 
 import pytest
+from unit.hold.drivers.test_session_paths import POLICY, echo, soon
 
 import holdfast
-from holdfast import Session, SessionLost, SessionPolicy, Truncated
-from holdfast.hold.heartbeat import Rhythm
+from holdfast import Session, SessionLost, Truncated
 from holdfast.hold.race import Address
 from holdfast.hold.transports.dial import Dialer
 from holdfast.hold.transports.target import Target
-from holdfast.policy import Backoff
-
-POLICY = SessionPolicy(rhythm=Rhythm(60, 60), backoff=Backoff(first_s=0.01, cap_s=0.05, stable_s=0), keep_s=5)
-
-
-def soon(seconds: float = 5) -> float:
-    return time.monotonic() + seconds
-
-
-async def echo(session: Session) -> None:
-    while data := await session.recv():
-        await session.send(data)
 
 
 def test_a_load_balancer_that_leads_elsewhere_ends_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
