@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.needs_bpf, pytest.mark.needs_netns]
 QUICK, FULL = 2, 23
 AT_ONCE = {QUICK: 4, FULL: 2}
 """Scenarios under way at a time: most of what one takes is waiting, until it makes many connections."""
+MOST_HIDDEN = 5
+"""Scenarios made again; where this machine hides timers, 1 in 60 of those that wait for one was (2026-11)."""
 CASES = [(name, family) for name, one in SCENARIOS.items() if not one.vm_only for family in one.families]
 
 
@@ -92,6 +94,7 @@ class Matrix:
     def __init__(self, watch: Watch, cases: list[tuple[str, int, int]]) -> None:
         self.watch = watch
         self.namespaces: set[int] = set()
+        self.hidden = 0
         most = max((count for _, _, count in cases), default=QUICK)
         self._pool = ThreadPoolExecutor(AT_ONCE[most], thread_name_prefix="lab")
         self._made: dict[tuple[str, int, int], Future[Outcome]] = {
@@ -110,9 +113,9 @@ class Matrix:
         """The case; again if the kernel showed nothing of it, as `holdfast.lab.matrix.observe` does."""
         for _ in range(TRIES):
             outcome = self._make_once(name, family, count)
-            untold = [one.made for one in outcome.pairings if one.reset is None and not one.explained]
-            if not untold or self.watch.records.saw(untold[0]):
+            if not self.watch.records.hidden(outcome.pairings):
                 break
+            self.hidden += 1
         return outcome
 
     def _make_once(self, name: str, family: int, count: int) -> Outcome:
@@ -205,6 +208,11 @@ def test_explained_as_it_was_made(matrix: Matrix, name: str, family: int) -> Non
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_twenty_three_of_each(matrix: Matrix, name: str, family: int) -> None:
     judge(matrix, name, family, FULL)
+
+
+def test_hardly_anything_was_hidden(matrix: Matrix) -> None:
+    """What is made again must stay what docs/reference/limits.md tells of: else it hides a fault of ours."""
+    assert matrix.hidden <= MOST_HIDDEN
 
 
 def test_nothing_was_lost(matrix: Matrix) -> None:

@@ -128,16 +128,25 @@ class Records:
                     return found
                 self._changed.wait(left_s)
 
-    def saw(self, made: Made) -> bool:
-        """Whether any event of one of its connections came, whatever was concluded from it.
+    def hidden(self, pairings: Sequence[Pairing]) -> bool:
+        """Whether records lack, and no event came that they could have come from.
 
-        Always true of a source that tells no namespaces: it shows too little to say.
+        The end that should tell is asked, not the other: on its way a RST can leave what is hidden, so that
+        the peer's end shows its arrival and the sender's nothing. Never true of a source that tells no
+        namespaces: it shows too little to say.
         """
-        ends = {frozenset(pair) for pair in made.label.pairs}
+        lacking = {
+            (one.made.label.netns, frozenset(ends))
+            for one, ends in zip(pairings, pairings[0].made.label.pairs, strict=True)
+            if one.reset is None and not one.explained
+        }
         with self._changed:
-            return not self._namespaces or any(
-                event.netns in made.netns.values() and frozenset((event.local, event.peer)) in ends
-                for event in self._events
+            return (
+                self._namespaces
+                and bool(lacking)
+                and not any(
+                    (event.netns, frozenset((event.local, event.peer))) in lacking for event in self._events
+                )
             )
 
     def _alone(self, label: Label) -> dict[_Ends, list[Reset]]:
@@ -191,7 +200,7 @@ def observe(
 
     for left in reversed(range(TRIES)):
         made = make(chosen, family, count, judge)
-        if all(one.reset or one.explained for one in pairings) or records.saw(made):
+        if not records.hidden(pairings):
             break
         if left:
             on_unseen(made)

@@ -187,20 +187,31 @@ def test_a_record_that_comes_later_is_waited_for() -> None:
     later.join()
 
 
+SECOND = Endpoint("10.64.0.2", 5001)
+
+
 @pytest.mark.parametrize(
-    ("event", "seen"),
+    ("event", "hidden"),
     [
-        ({}, True),
-        ({"local": CLIENT, "peer": SERVER}, True),
-        ({"netns": 41}, False),
-        ({"peer": Endpoint("10.64.0.2", 5001)}, False),
+        ({}, False),
+        ({"local": CLIENT, "peer": SERVER}, False),
+        ({"netns": 50}, True),  # the RST arrives, and nothing tells who sent it
+        ({"peer": SECOND}, True),
+        ({"peer": Endpoint("10.64.0.2", 5002)}, True),
     ],
 )
-def test_events_are_seen_from_either_end_and_in_its_own_namespaces(event: dict[str, Any], seen: bool) -> None:
+def test_what_no_event_tells_of_where_it_should_is_hidden(event: dict[str, Any], hidden: bool) -> None:
     records = Records()
     fields: dict[str, Any] = {"local": SERVER, "peer": CLIENT, "netns": 40}
     records.tap([sent("TCP_ABORT_ON_CLOSE", **fields | event)])
-    assert records.saw(made()) is seen
+    both = made(pairs=(ENDS, (SERVER, SECOND)))
+    assert records.hidden([Pairing(both, None), Pairing(both, reset(peer=SECOND))]) is hidden
+
+
+def test_nothing_is_hidden_where_no_record_lacks() -> None:
+    silent = made("orderly_end")
+    assert not Records().hidden([Pairing(made(), reset())])
+    assert not Records().hidden([Pairing(silent, None)])
 
 
 @pytest.mark.parametrize(
