@@ -11,9 +11,11 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable
+from functools import partial
 
 from holdfast.hold.drivers.wire import LOGGER
-from holdfast.hold.transports.target import Target
+from holdfast.hold.session.half_open import HalfOpen, Place
+from holdfast.hold.transports.target import Target, origin
 
 BACKLOG, ACCEPTS = 1024, 16
 """How many may wait to be accepted, and how many are in one turn: asyncio logs each that fails for want of a
@@ -61,25 +63,25 @@ class Listener:
 
     Args:
         sock: bound; the listener's from here on.
-        protocol: makes one.
+        protocol: makes one; it is given the place of its TLS handshake, which is its from then on.
         tls: the server's context; None: no TLS.
         handshake_s: how long a TLS handshake may take.
-        room: how many TLS handshakes may be under way now; whoever comes beyond is closed at once.
+        half_open: the places for TLS handshakes; for whom there is none is closed at once.
         bound_here: the file of a Unix socket was made here, so that it is removed again.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        protocol: Callable[[], asyncio.BaseProtocol],
+        protocol: Callable[[Place | None], asyncio.BaseProtocol],
         *,
         tls: ssl.SSLContext | None,
         handshake_s: float,
-        room: Callable[[], int],
+        half_open: HalfOpen,
         bound_here: bool,
     ) -> None:
         self._sock, self._protocol = sock, protocol
-        self._tls, self._handshake_s, self._room = tls, handshake_s, room
+        self._tls, self._handshake_s, self._half_open = tls, handshake_s, half_open
         self._server: asyncio.Server | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._shaking: dict[asyncio.Task[None], socket.socket] = {}
@@ -96,7 +98,7 @@ class Listener:
         self._sock.setblocking(False)
         if self._tls is None:
             self._server = await asyncio.get_running_loop().create_server(
-                self._protocol, sock=self._sock, backlog=ACCEPTS
+                partial(self._protocol, None), sock=self._sock, backlog=ACCEPTS
             )
         self._sock.listen(BACKLOG)
         if self._tls is not None:
@@ -116,9 +118,7 @@ class Listener:
         else:
             self._sock.close()
         for sock in self._shaking.values():
-            # Not cancelled: uvloop 0.23 logs an error for each TLS handshake that is.
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            _cut(sock)
 
     async def wait_closed(self) -> None:
         """Until the address is free again."""
@@ -130,26 +130,34 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                sock, _ = await loop.sock_accept(self._sock)
+                sock, address = await loop.sock_accept(self._sock)
             except OSError as error:
                 LOGGER.warning("nothing was accepted: %s", error)
                 await asyncio.sleep(AGAIN_S)
                 continue
-            if len(self._shaking) >= self._room():
+            place = self._half_open.enter(origin(address[0]), partial(_cut, sock))
+            if place is None:
                 sock.close()
                 continue
-            task = loop.create_task(self._shake(sock))
+            task = loop.create_task(self._shake(sock, place))
             self._shaking[task] = sock
             task.add_done_callback(self._shaking.pop)
 
-    async def _shake(self, sock: socket.socket) -> None:
+    async def _shake(self, sock: socket.socket, place: Place) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._protocol, sock, ssl=self._tls, ssl_handshake_timeout=self._handshake_s
+                partial(self._protocol, place), sock, ssl=self._tls, ssl_handshake_timeout=self._handshake_s
             )
         except (OSError, ssl.SSLError) as error:
             LOGGER.debug("no TLS: %s", error)
+            self._half_open.leave(place)
             sock.close()
+
+
+def _cut(sock: socket.socket) -> None:
+    """End a TLS handshake; its task is not cancelled, since uvloop 0.23 logs an error for each that is."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _identity(sock: socket.socket) -> tuple[int, int] | None:

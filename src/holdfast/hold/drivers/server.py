@@ -10,7 +10,7 @@ import random
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator, Hashable
 from typing import Any, Self
 
 from holdfast.errors import DeadlineExceeded, NotTrusted, SessionLost, Truncated, UsageError
@@ -21,13 +21,14 @@ from holdfast.hold.drivers.session import Session
 from holdfast.hold.drivers.wire import LOGGER, PARTING_S, Wire
 from holdfast.hold.options import apply
 from holdfast.hold.session import core
+from holdfast.hold.session.half_open import Place
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, Memory
-from holdfast.hold.transports.target import Target
-from holdfast.hold.transports.trust import channel, check_creds, check_plain, key_of, server_tls
+from holdfast.hold.transports.target import Target, origin
+from holdfast.hold.transports.trust import channel, check_creds, check_plain, key_of, peer_user, server_tls
 from holdfast.hold.wire.session_pb2 import STRANGER
 from holdfast.policy.bounds import real, whole
 
@@ -131,10 +132,10 @@ class SessionServer:
                 apply(self._policy.socket_policy, sock)  # every accepted socket inherits it
             self._listener = Listener(
                 sock,
-                lambda: _Accepted(self),
+                lambda place: _Accepted(self, place),
                 tls=self._tls,
                 handshake_s=self._policy.handshake_s,
-                room=lambda: self.host.most_half_open - self.host.half_open,
+                half_open=self.host.half_open,
                 bound_here=self._sock is None,
             )
             await self._listener.start()
@@ -216,34 +217,45 @@ class SessionServer:
 
     # ---- transports
 
-    def met(self, wire: Wire, accepted_s: float) -> None:
+    def met(self, wire: Wire, accepted_s: float, place: Place | None) -> None:
         """A transport is there, its TLS included: one whose TLS fails is never heard of."""
         transport = wire.transport
         assert transport is not None  # it was just made
+        host, comes_from = self._host_for(transport)
+        if place is None:
+            place = host.half_open.enter(comes_from, wire.abort)
+        if place is None:
+            wire.abort()
+            return
+        place.evict = wire.abort
         link = Link(
             self._channel,
             accepted_s,
-            host=self._host_for(transport),
+            host=host,
+            place=place,
             handshake_s=self._policy.handshake_s,
             on_session=lambda session: self._begin(session, wire),
             on_over=lambda: self._over(wire),
         )
         wire.carry(link)
-        if link.over or self._closed:  # too many handshakes
+        if self._closed:
             wire.abort()
             return
         self._wires.add(wire)
         wire.flush()  # sets the timer of the handshake
 
-    def _host_for(self, transport: asyncio.Transport) -> Host:
-        """Whose sessions may be asked for on a transport."""
+    def _host_for(self, transport: asyncio.Transport) -> tuple[Host, Hashable]:
+        """Whose sessions may be asked for on a transport, and where it comes from."""
+        if self._target.scheme != "unix":
+            peer = transport.get_extra_info("peername")  # None: gone already (uvloop)
+            return self.host, origin(peer[0]) if peer else None
+        sock = transport.get_extra_info("socket")
         try:
-            if self._target.scheme == "unix":
-                check_creds(transport.get_extra_info("socket"), self._peers)
+            check_creds(sock, self._peers)
         except NotTrusted as error:
             LOGGER.warning("transport refused: %s", error)
-            return self._strangers
-        return self.host
+            return self._strangers, peer_user(sock)
+        return self.host, peer_user(sock)
 
     def _over(self, wire: Wire) -> None:
         """A newer transport took its last session: close it when this turn is over."""
@@ -316,12 +328,12 @@ async def _handled(handling: Awaitable[object]) -> None:
 class _Accepted(Wire):
     """A wire that tells its server when it is there."""
 
-    __slots__ = ("_accepted_s", "_serving")
+    __slots__ = ("_accepted_s", "_place", "_serving")
 
-    def __init__(self, serving: SessionServer) -> None:
+    def __init__(self, serving: SessionServer, place: Place | None) -> None:
         super().__init__(serving.changed)
-        self._serving, self._accepted_s = serving, now_s()
+        self._serving, self._accepted_s, self._place = serving, now_s(), place
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._serving.met(self, self._accepted_s)
+        self._serving.met(self, self._accepted_s, self._place)

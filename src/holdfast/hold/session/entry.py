@@ -129,7 +129,7 @@ class Entry:
             raise Violation(Code.TOO_MANY)
         refusal = host.refuses
         if self.proven:
-            if refusal is None and host.later >= host.most_half_open:
+            if refusal is None and host.later >= host.half_open.most:
                 refusal = BUSY
             host.later += 1
         self._last_handle = handle

@@ -8,6 +8,7 @@ from collections.abc import Container
 
 from holdfast.errors import UsageError
 from holdfast.hold.session.core import Session
+from holdfast.hold.session.half_open import HalfOpen
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.terms import Memory, Terms
 from holdfast.hold.wire.session_pb2 import Refusal, Welcome
@@ -26,7 +27,7 @@ class Host:
         memory: what all sessions may buffer.
         draining: no new sessions; those that are there go on.
         refuses: why whoever asks is refused, whatever he asks for; None: nobody is.
-        half_open: transports whose first handshake is under way.
+        half_open: the places of transports whose first handshake is under way.
         later: handshakes that are under way on transports that are up.
         nobody, nobodys_key: a session that no client has, checked where one is asked for that is unknown.
 
@@ -54,11 +55,11 @@ class Host:
         self.terms, self.memory = terms, memory
         self.nobody = Session(terms, memory, 0)
         self.nobody.key = self.nobodys_key
-        self.most_sessions, self.most_half_open = most_sessions, most_half_open
+        self.most_sessions = most_sessions
         self.draining = False
         self.refuses: Refusal | None = None
         self.retry_after_ms = 1000
-        self.half_open = self.later = 0
+        self.half_open, self.later = HalfOpen(most_half_open), 0
         self._sessions: dict[bytes, Session] = {}
         self._ended: OrderedDict[bytes, Session] = OrderedDict()
 
@@ -79,7 +80,7 @@ class Host:
         if len(self._sessions) >= self.most_sessions:
             return 0
         # Each of the other handshakes may become a session first.
-        return self.memory.first_window(self.terms.window_bytes, others=self.half_open)
+        return self.memory.first_window(self.terms.window_bytes, others=len(self.half_open))
 
     def has_room(self, window: int) -> bool:
         """Whether a session that was offered this window may begin: handshakes on a transport that is up

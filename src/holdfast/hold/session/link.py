@@ -23,6 +23,7 @@ from holdfast.hold.session.frames import (
     Kind,
     Parser,
 )
+from holdfast.hold.session.half_open import Place
 from holdfast.hold.session.handshake import Agreed, Channel, Denied, parsed
 from holdfast.hold.session.host import Host
 from holdfast.hold.session.initiator import Initiator
@@ -59,6 +60,7 @@ class Link:
         channel: what the transport is.
         now_s: seconds on a clock that goes on while the machine sleeps.
         host: the server's sessions; None at the client.
+        place: the one that the host gave this transport; None: it asks for one, as if of nowhere.
         handshake_s: how long a handshake may take in all, the first one from ``now_s`` on.
         rhythm: of the heartbeat.
         on_session: told of a session that begins on this transport (server).
@@ -71,6 +73,7 @@ class Link:
         now_s: float,
         *,
         host: Host | None = None,
+        place: Place | None = None,
         handshake_s: float = HANDSHAKE_S,
         rhythm: Rhythm | None = None,
         on_session: Callable[[Session], object] = lambda session: None,
@@ -94,8 +97,8 @@ class Link:
         self.goaway_s: float | None = None
         self.denied: Denied | None = None
         if host is not None:
-            host.half_open += 1
-            if host.half_open > host.most_half_open:
+            self._place = place or host.half_open.enter(None, self._end)
+            if self._place is None:
                 self._end()
 
     # ---- what the driver calls
@@ -349,8 +352,7 @@ class Link:
             return
         self.up = True
         self._allowance = Allowance(session.terms.credit_bytes, agreed.transport_limit)
-        if self._host is not None:
-            self._host.half_open -= 1
+        self._leave_half_open()
         self._parser.largest_bytes = session.terms.frame_bytes + OFFSET.size + TAG_BYTES
         self._parser.cut_through = not self._channel.sealed
         self.heart = Heartbeat(self._rhythm, now_s, LEAD if self._host is None else 1.0)
@@ -378,12 +380,15 @@ class Link:
         if not self._sessions and not self._entry:
             self._end()
 
+    def _leave_half_open(self) -> None:
+        if self._host is not None and self._place is not None:
+            self._host.half_open.leave(self._place)
+
     def _end(self) -> None:
         """Nothing more is taken; what is in the outbox may still go out."""
         if self.over:
             return
-        if self._host is not None and not self.up:
-            self._host.half_open -= 1
+        self._leave_half_open()
         self._entry.clear()
         self.over = True
         self._on_over()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Hashable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -69,6 +70,17 @@ class Target:
     def sockaddr(self) -> str | bytes:
         """What a Unix socket binds or connects to."""
         return b"\0" + os.fsencode(self.path[1:]) if self.path.startswith("@") else self.path
+
+
+def origin(ip: str) -> Hashable:
+    """What one host is taken to have: an IPv4 address, or the first 64 bits of an IPv6 address.
+
+    A host can have all addresses of a subnet, and a subnet has 64 bits for them (RFC 4291 section 2.5.4).
+    """
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address.packed[:8]
+    return address
 
 
 def is_loopback(ip: str) -> bool:

@@ -93,13 +93,19 @@ def check_plain(ip: str, key: bytes) -> None:
         )
 
 
+def peer_user(sock: socket.socket) -> int:
+    """The user of the process at the other end of a Unix socket, as the kernel saw it connect or listen."""
+    _, uid, _ = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    return int(uid)
+
+
 def check_creds(sock: socket.socket, peers: Collection[int]) -> None:
     """The process at the other end of a Unix socket belongs to one of these users.
 
     Raises:
         NotTrusted: it does not.
     """
-    _, uid, _ = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    uid = peer_user(sock)
     if uid not in peers:
         raise NotTrusted(
             f"The process at the other end belongs to user {uid}, who is not among {sorted(peers)}: "

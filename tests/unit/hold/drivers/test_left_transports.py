@@ -34,8 +34,8 @@ def kept(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> list[Wir
     original: type[Wire] = getattr(module, name)
 
     class Kept(original):  # type: ignore[misc, valid-type]  # a wire of that module
-        def __init__(self, given: object) -> None:
-            super().__init__(given)
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given)
             made.append(self)
 
     monkeypatch.setattr(module, name, Kept)

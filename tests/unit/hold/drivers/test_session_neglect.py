@@ -83,7 +83,7 @@ def test_tls_that_fails_leaves_no_handshake_behind(tmp_path: Path) -> None:
                 writer.write(b"this is no ClientHello\n")
                 assert await asyncio.wait_for(reader.read(), 5) is not None  # an alert, or nothing
                 writer.close()
-            assert server.host.half_open == 0
+            assert len(server.host.half_open) == 0
             url = f"tls://localhost:{port}"
             async with holdfast.connect(url, policy=POLICY, tls=certificate.client) as session:
                 await session.send_eof()

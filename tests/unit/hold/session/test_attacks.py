@@ -69,7 +69,7 @@ def test_trickled_ends_at_one_absolute_deadline() -> None:
             break
         link.receive(bytes([octet]), now_s)
     assert link.over and now_s - pair.now_s <= TERMS.handshake_s + 0.6
-    assert pair.host.half_open == 1  # the one whose flight this is
+    assert len(pair.host.half_open) == 1  # the one whose flight this is
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
@@ -118,7 +118,7 @@ def test_later_handshakes_are_bounded_over_all_transports() -> None:
     assert pair.host.later == 2
     for joined in begun[1:]:
         joined.settle()
-    assert pair.host.later == 0 and pair.host.half_open == 0
+    assert pair.host.later == 0 and len(pair.host.half_open) == 0
 
 
 def test_a_client_begins_no_more_at_once_than_its_server_takes() -> None:
@@ -135,16 +135,28 @@ def test_half_open_handshakes_are_bounded() -> None:
     pair.host = Host(TERMS, Memory(1 << 20), bytes(48), most_half_open=10)
     links = [server(pair) for _ in range(100)]
     assert [link.over for link in links] == [False] * 10 + [True] * 90
-    assert pair.host.half_open == 10
+    assert len(pair.host.half_open) == 10
     links[0].lost(pair.now_s)
     assert not server(pair).over
+
+
+def test_a_transport_that_lost_its_place_is_given_up() -> None:
+    """Whoever drives links says where they come from, and who is to go."""
+    pair = Pair()
+    pair.host = Host(TERMS, Memory(1 << 20), bytes(48), most_half_open=2)
+    first, second = server(pair), server(pair)
+    place = pair.host.half_open.enter("elsewhere", lambda: None)
+    assert place is not None and (first.over, second.over) == (True, False)
+    ours = Link(pair.channel, pair.now_s, host=pair.host, place=place)
+    ours.lost(pair.now_s)
+    assert len(pair.host.half_open) == 1
 
 
 @pytest.mark.parametrize("end", ["proven", "refused", "cut", "violation"])
 def test_a_handshake_is_under_way_until_it_has_ended_and_counted_once(end: str) -> None:
     pair = Pair()
     joined = pair.join()
-    assert pair.host.half_open == 1
+    assert len(pair.host.half_open) == 1
     if end == "proven":
         joined.settle()
     elif end == "refused":
@@ -153,10 +165,10 @@ def test_a_handshake_is_under_way_until_it_has_ended_and_counted_once(end: str) 
     elif end == "violation":
         with pytest.raises(Violation):
             joined.far.receive(header(99, 0, 0), pair.now_s)
-    assert pair.host.half_open == (1 if end == "cut" else 0)
+    assert len(pair.host.half_open) == (1 if end == "cut" else 0)
     joined.cut()
     joined.far.look(pair.now_s + TERMS.handshake_s)
-    assert pair.host.half_open == 0
+    assert len(pair.host.half_open) == 0
 
 
 def test_reflected_proofs_are_worth_nothing() -> None:
