@@ -80,13 +80,13 @@ def test_a_crowd_from_his_own_address_keeps_a_newcomer_out() -> None:
     """Behind one address nobody can tell who is who."""
 
     async def work() -> None:
-        async with holdfast.serve(
-            echo, "tcp://127.0.0.1:0", policy=POLICY, psk=KEY, most_half_open=PLACES
-        ) as server:
-            async with crowded(server, "127.0.0.1"):
-                with pytest.raises(GaveUp):
-                    await holdfast.connect(
-                        server.url, policy=POLICY, psk=KEY, deadline=time.monotonic() + 0.3
-                    )
+        async with (
+            holdfast.serve(
+                echo, "tcp://127.0.0.1:0", policy=POLICY, psk=KEY, most_half_open=PLACES
+            ) as server,
+            crowded(server, "127.0.0.1"),
+        ):
+            with pytest.raises(GaveUp):
+                await holdfast.connect(server.url, policy=POLICY, psk=KEY, deadline=time.monotonic() + 0.3)
 
     asyncio.run(work())
