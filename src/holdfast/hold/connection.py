@@ -35,6 +35,7 @@ from holdfast.hold.inbox import Inbox
 from holdfast.hold.inbox_portable import CAPACITY_BYTES
 from holdfast.hold.loss import is_half_closed, is_over, unread_bytes
 from holdfast.hold.receive import PIECE_BYTES
+from holdfast.hold.sole import Sole
 from holdfast.hold.tls import TlsCalls, at_once
 from holdfast.hold.turn import Turn
 from holdfast.hold.wake import Wake
@@ -52,7 +53,7 @@ VERDICT_S = 0.2
 out, so this is never reached unless somebody else, such as a look at SO_ERROR, took the error away."""
 
 
-class Connection:
+class Connection(Sole):
     """A connected stream socket (TCP, TLS, Unix) with a memory.
 
     One thread may receive while another sends; ``cancel()`` and ``close()`` may come from any, and from a

@@ -20,6 +20,7 @@ from holdfast.hold.counters import Counters
 from holdfast.hold.ends import ends
 from holdfast.hold.first_error import Ended
 from holdfast.hold.front import front
+from holdfast.hold.sole import Sole
 from holdfast.hold.stream_protocol import StreamProtocol
 from holdfast.hold.tls import TlsError
 
@@ -30,7 +31,7 @@ LEAVING_S = 30.0
 """How long leaving ``async with`` in good order waits for a peer that does not read."""
 
 
-class Stream:
+class Stream(Sole):
     """A connected stream socket (TCP, TLS, Unix) of an asyncio program, with a memory.
 
     One task may receive while another sends. Cancelling a task, or a timeout around it, loses nothing:

@@ -17,6 +17,7 @@ from holdfast.errors import Gathered, UsageError
 from holdfast.hold.drivers.session import CHUNK_BYTES, Session, SessionCounters
 from holdfast.hold.session.codes import Code
 from holdfast.hold.session.states import State
+from holdfast.hold.sole import Sole
 
 _T = TypeVar("_T")
 
@@ -130,7 +131,7 @@ _LOOP = _Loop()
 os.register_at_fork(after_in_child=_LOOP.forget)
 
 
-class BlockingSession:
+class BlockingSession(Sole):
     """As :class:`Session`, for threads: one may receive while another sends.
 
     Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without limit. In a forked child

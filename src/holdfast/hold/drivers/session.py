@@ -20,6 +20,7 @@ from holdfast.hold.heartbeat import RoundTrip
 from holdfast.hold.session import core
 from holdfast.hold.session.codes import Code
 from holdfast.hold.session.states import State
+from holdfast.hold.sole import Sole
 
 _E = TypeVar("_E", SessionLost, DeadlineExceeded)
 
@@ -55,7 +56,7 @@ class SessionCounters:
     rttvar_s: float | None
 
 
-class Session:
+class Session(Sole):
     """One end of a session. One task may receive while another sends; cancelling either loses nothing.
 
     Every ``deadline`` is absolute ``time.monotonic()`` seconds, None waits without limit. Make one with
