@@ -75,14 +75,19 @@ class Keeper:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await asyncio.shield(self._opened)
         except TimeoutError:
-            self._opened.cancel()  # nobody waits for it any more
-            self.leave()
+            await self._abandon()
             raise GaveUp(self._losses, "no transport carried the session in time") from None
         except BaseException:
-            self._opened.cancel()
-            self.leave()
+            await self._abandon()
             raise
         return self.session
+
+    async def _abandon(self) -> None:
+        """Nobody waits for it any more; waits for nothing either."""
+        self._opened.cancel()
+        if self.session.state in (State.OPEN, State.SUSPENDED):
+            await self.session.abort()
+        self.leave()
 
     async def end(self) -> None:
         """The application has left it; wait a little for what carries it to end, too."""
@@ -92,15 +97,23 @@ class Keeper:
 
     def leave(self) -> None:
         """The application is done with it; the last words (CLOSE, RESET) may still have to be said."""
-        if self.session.state not in (State.CLOSING, State.RESETTING):
+        if self.session.state not in (State.CLOSING, State.RESETTING) and not self._may_be_there:
             self._forget()
             return
         lingering = asyncio.get_running_loop().create_task(self._linger(), name="session leaves")
         lingering.add_done_callback(lambda _: self._forget())  # even if the loop ends before
 
+    @property
+    def _may_be_there(self) -> bool:
+        """The server was told that the session begins, and has not answered: it would keep it for nobody."""
+        opening = self.session.state is State.OPENING
+        return opening and any(wire.linked and wire.link.up for wire in self._attempts.wires)
+
     async def _linger(self) -> None:
         one, end = self.session.core, time.monotonic() + LINGER_S
         while not one.ended and time.monotonic() < end:
+            if one.state is State.OPEN:  # the answer came to who had left meanwhile
+                await self.session.abort()
             await asyncio.sleep(0.01)
 
     def _forget(self) -> None:
