@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
-from itertools import cycle
 from math import inf
+from typing import Any
 
 from holdfast.errors import HoldfastError, NotTrusted
 from holdfast.hold.drivers.policy import SessionPolicy, now_s
@@ -75,23 +76,36 @@ class Attempts:
         self._ended, self._changed = ended, changed
         self.wires: list[Wire] = []
         self._reached_s = -inf
+        self._last: Address | None = None  # what carried it
+        self._vacant: Address | None = None  # a location at which nobody listened the last time
+
+    def _home(self) -> Address | None:
+        """Where the server says that it is reached itself, if that may be dialled."""
+        if self._session.location is None or not self._policy.follow_location:
+            return None
+        return self._dialer.home(self._session.location, self._last)
 
     async def carry(self) -> None:
         """Make a new transport carry the session: every address in a race, handshakes included.
+
+        The server's location is dialled first, and not held up by the lookup of the name.
 
         Raises:
             NotTrusted: none did, and at one address another than the server answered.
             OSError, HoldfastError: none did.
         """
-        addresses = await self._dialer.addresses(self._policy.handshake_s)
-        race, again = Race(addresses), cycle(addresses)
-        running: set[asyncio.Task[None]] = set()
+        home = self._home()
+        known = deque([home] if home is not None else [])
+        race = Race(known)
+        looking = asyncio.create_task(self._dialer.addresses(self._policy.handshake_s))
+        looking.add_done_callback(_seen)
+        running: set[asyncio.Task[Any]] = {looking}
         losses: list[BaseException] = []
         untrusted, verdict_s = None, inf
         self._reached_s = -inf
         try:
             while not self._ended():
-                running |= self._begun(race)
+                running |= self._begun(race, home)
                 if not running:
                     raise untrusted or (losses[-1] if losses else NotCarried("no address to dial"))
                 wait_s = race.wait_s(time.monotonic())
@@ -102,8 +116,13 @@ class Attempts:
                 )
                 for task in done:
                     error = task.exception()
-                    if error is None:
+                    if error is None and task is not looking:
                         return
+                    if error is None:
+                        found = [address for address in looking.result() if address != home]
+                        known.extend(found)
+                        race.add(found)
+                        continue
                     losses.append(error)
                     if isinstance(error, NotTrusted):
                         untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
@@ -114,19 +133,20 @@ class Attempts:
                     if wait_s is None and time.monotonic() >= verdict_s:
                         raise untrusted
                     continue
-                if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE:
+                if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE and known:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
-                    race = Race([next(again)])
+                    race = Race([known[0]])
+                    known.rotate(-1)
             raise NotCarried("the session ended before a transport carried it")
         finally:
             for task in running:
                 task.cancel()
 
-    def _begun(self, race: Race) -> set[asyncio.Task[None]]:
+    def _begun(self, race: Race, home: Address | None) -> set[asyncio.Task[None]]:
         """Attempts at the addresses that are due."""
         begun = set()
         while (address := race.take(time.monotonic())) is not None:
-            begun.add(attempt := asyncio.create_task(self._try(address)))
+            begun.add(attempt := asyncio.create_task(self._try(address, home)))
             attempt.add_done_callback(_seen)
         return begun
 
@@ -139,7 +159,7 @@ class Attempts:
         self._reached_s = time.monotonic()
         return Wire(changed)
 
-    async def _try(self, address: Address) -> None:
+    async def _try(self, address: Address, home: Address | None) -> None:
         """One address: dial, shake hands."""
         one, policy = self._session, self._policy
         settled = asyncio.Event()
@@ -157,6 +177,10 @@ class Attempts:
             # one may come to its end.
             opening.add_done_callback(_unwanted)
             raise
+        except ConnectionRefusedError:
+            if address == home:
+                self._vacant = home
+            raise
         except ssl.SSLError as error:
             raise NotCarried(f"TLS: {error}") from error
         link = Link(
@@ -169,7 +193,10 @@ class Attempts:
             wire.abort()
             raise _reason(wire)
         self.wires.append(wire)
-        wire.link.open(one, now_s())
+        if address == home:
+            self._vacant = None
+        # Where nobody listens at its location, who answers at its address may say that its server is gone.
+        wire.link.open(one, now_s(), front=home not in (None, address, self._vacant))
         wire.flush()
         try:
             while one.link is not wire.link:
@@ -180,9 +207,10 @@ class Attempts:
         except BaseException:
             wire.give_up()
             raise
+        self._last = address
 
 
-def _seen(attempt: asyncio.Task[None]) -> None:
+def _seen(attempt: asyncio.Task[Any]) -> None:
     """An attempt that failed when another had won already is nobody's concern."""
     if not attempt.cancelled():
         attempt.exception()
@@ -196,6 +224,8 @@ def _unwanted(opening: asyncio.Task[tuple[Wire, Channel]]) -> None:
 
 def _reason(wire: Wire) -> Exception:
     denied = wire.link.denied
+    if denied is not None and denied.restarted:
+        return NotCarried("Another server answered there, which does not have the session.")
     if denied is not None:
         why = REFUSED.get(denied.reason, f"its reason is {denied.reason}")
         told = f"The server refused the session: {why}; come again in {denied.retry_after_s:g} s."

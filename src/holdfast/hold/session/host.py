@@ -10,7 +10,7 @@ from holdfast.errors import UsageError
 from holdfast.hold.session.core import Session
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.terms import Memory, Terms
-from holdfast.hold.wire.session_pb2 import Refusal, Welcome
+from holdfast.hold.wire.session_pb2 import Location, Refusal, Welcome
 from holdfast.policy.bounds import whole
 
 REMEMBERED = 4096
@@ -25,6 +25,7 @@ class Host:
         terms: what it offers.
         memory: what all sessions may buffer.
         draining: no new sessions; those that are there go on.
+        location: where this process is reached past whatever stands before it; None: clients are not told.
         refuses: why whoever asks is refused, whatever he asks for; None: nobody is.
         half_open: transports whose first handshake is under way.
         later: handshakes that are under way on transports that are up.
@@ -56,6 +57,7 @@ class Host:
         self.nobody.key = self.nobodys_key
         self.most_sessions, self.most_half_open = most_sessions, most_half_open
         self.draining = False
+        self.location: Location | None = None
         self.refuses: Refusal | None = None
         self.retry_after_ms = 1000
         self.half_open = self.later = 0
