@@ -55,6 +55,7 @@ class Attempts:
 
     Attributes:
         wires: those on which a handshake is under way or ended well; who is told of changes removes them.
+        loss: the last failure of those that go on, or went on last; None: one of them carried it.
 
     Args:
         dialer: how to reach the server.
@@ -75,6 +76,7 @@ class Attempts:
         self._dialer, self._policy, self._session = dialer, policy, session
         self._ended, self._changed = ended, changed
         self.wires: list[Wire] = []
+        self.loss: BaseException | None = None
         self._reached_s = -inf
         self._last: Address | None = None  # what carried it
         self._vacant: Address | None = None  # a location at which nobody listened the last time
@@ -100,14 +102,13 @@ class Attempts:
         looking = asyncio.create_task(self._dialer.addresses(self._policy.handshake_s))
         looking.add_done_callback(_seen)
         running: set[asyncio.Task[Any]] = {looking}
-        losses: list[BaseException] = []
         untrusted, verdict_s = None, inf
-        self._reached_s = -inf
+        self._reached_s, self.loss = -inf, None
         try:
             while not self._ended():
                 running |= self._begun(race, home)
                 if not running:
-                    raise untrusted or (losses[-1] if losses else NotCarried("no address to dial"))
+                    raise untrusted or self.loss or NotCarried("no address to dial")
                 wait_s = race.wait_s(time.monotonic())
                 done, running = await asyncio.wait(
                     running,
@@ -117,16 +118,19 @@ class Attempts:
                 for task in done:
                     error = task.exception()
                     if error is None and task is not looking:
+                        self.loss = None  # its traceback would keep the transport that failed
                         return
                     if error is None:
                         found = [address for address in looking.result() if address != home]
                         known.extend(found)
                         race.add(found)
                         continue
-                    losses.append(error)
+                    self.loss = error
                     if isinstance(error, NotTrusted):
                         untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
                     race.lost(error if isinstance(error, OSError) else OSError(str(error)))
+                if home is not None and self._session.location is None:
+                    break  # it begins anew, which it does where it was dialled
                 silent = time.monotonic() >= self._reached_s + PATIENCE_S
                 if untrusted is not None and self._session.state is State.OPENING:
                     # Only what is under way may still make a difference.
@@ -137,7 +141,7 @@ class Attempts:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
                     race = Race([known[0]])
                     known.rotate(-1)
-            raise NotCarried("the session ended before a transport carried it")
+            raise self.loss or NotCarried("the session ended, or began anew, before a transport carried it")
         finally:
             for task in running:
                 task.cancel()

@@ -18,6 +18,7 @@ import pytest
 import uvloop
 from conformance.drivers import Certificate
 from unit.hold.drivers.balancer import Balancer
+from unit.hold.drivers.path import Path as Relay
 from unit.hold.drivers.test_session_paths import POLICY, echo, soon
 
 import holdfast
@@ -136,6 +137,30 @@ def test_many_sessions_go_on_while_their_balancer_is_gone(tmp_path: Path) -> Non
             assert {one.counters.resumes for one in sessions} == {1}
             for one in sessions:
                 await one.abort()
+
+    asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_a_session_that_begins_anew_does_so_where_it_was_dialled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its confirmation was the last that came through; where its server is, nobody answers."""
+
+    async def work() -> None:
+        servers = Servers("psk", tmp_path, located=True)
+        async with servers.server() as first, servers.server() as second, silent() as port:
+            # As on another host: here it would not be followed before anything has carried the session.
+            monkeypatch.setattr(Dialer, "home", lambda *_: Address(socket.AF_INET, ("127.0.0.1", port)))
+            async with Relay(Target.parse(first.url).port) as path:
+                path.flights = 2
+                opening = asyncio.create_task(holdfast.connect(path.url, psk=KEY, policy=POLICY).open())
+                async with asyncio.timeout(5):
+                    while not first.sessions:
+                        await asyncio.sleep(0.001)
+                path.flights, path._port = None, Target.parse(second.url).port
+                session = await asyncio.wait_for(opening, 1)
+                assert len(second.sessions) == 1
+                await session.abort()
 
     asyncio.run(asyncio.wait_for(work(), 20))
 
@@ -293,6 +318,23 @@ def test_where_nobody_listens_another_servers_word_holds(
             await killed(first)
             why, took_s = await lost_in(session)
             assert "restarted" in why and took_s < refused_after_s + 0.6
+
+    asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_a_location_that_never_answers_ends_no_session_before_its_time(tmp_path: Path) -> None:
+    """Whether its server is gone or only the path to it, another one cannot know."""
+
+    async def work() -> None:
+        servers = Servers("psk", tmp_path, located=True)
+        async with behind(servers) as (balancer, first, second), silent() as port:
+            moved(first, port)
+            session = await servers.connect(balancer, replace(POLICY, keep_s=1))
+            balancer.lead_to(second.url)
+            balancer.cut()
+            why, took_s = await lost_in(session)
+            assert "no transport carried it for the 1 s" in why and 0.9 < took_s < 2
+            assert "another server answered there" in why.lower()
 
     asyncio.run(asyncio.wait_for(work(), 20))
 
