@@ -117,18 +117,18 @@ class Attempts:
                 )
                 for task in done:
                     error = task.exception()
-                    if error is None and task is not looking:
-                        self.loss = None  # its traceback would keep the transport that failed
-                        return
-                    if error is None:
+                    if error is not None:
+                        self.loss = error
+                        if isinstance(error, NotTrusted):
+                            untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
+                        race.lost(error if isinstance(error, OSError) else OSError(str(error)))
+                    elif task is looking:
                         found = [address for address in looking.result() if address != home]
                         known.extend(found)
                         race.add(found)
-                        continue
-                    self.loss = error
-                    if isinstance(error, NotTrusted):
-                        untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
-                    race.lost(error if isinstance(error, OSError) else OSError(str(error)))
+                    else:
+                        self.loss = None  # its traceback would keep the transport that failed
+                        return
                 if home is not None and self._session.location is None:
                     break  # it begins anew, which it does where it was dialled
                 silent = time.monotonic() >= self._reached_s + PATIENCE_S
