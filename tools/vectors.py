@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from holdfast.hold.heartbeat import Rhythm
@@ -15,9 +17,14 @@ from holdfast.hold.session.keys import NO_KEY, X25519
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import Memory, Terms
+from holdfast.hold.wire.session_pb2 import Location
 
 VECTORS = Path(__file__).resolve().parent.parent / "docs/reference/protocol-vectors.json"
 PSK = bytes(range(32))
+LOCATIONS = (
+    Location(address=IPv4Address("192.0.2.7").packed, port=9000),
+    Location(address=IPv6Address("2001:db8::7").packed, port=9000),
+)
 TERMS = Terms(window_bytes=65536, frame_bytes=4096, keep_s=120, rhythm=Rhythm(can_s=10, want_s=30))
 
 
@@ -49,7 +56,7 @@ class Conversation:
         transports: of each the private keys of both ends, and what was said.
     """
 
-    def __init__(self, mode: str, binding: bytes = b"") -> None:
+    def __init__(self, mode: str, binding: bytes = b"", locations: Sequence[Location] = ()) -> None:
         self.mode, self.binding = mode, binding
         self.psk = PSK if mode != "plain" else NO_KEY
         self._entropy = {"client": Entropy("client"), "server": Entropy("server")}
@@ -58,6 +65,7 @@ class Conversation:
         }
         self.met: list[Session] = []
         self.host = Host(TERMS, Memory(), Entropy("host")(48))
+        self._locations = list(locations)
         memory = Memory()
         memory.enter(4096)
         self.client = Session(TERMS, memory, 4096)
@@ -66,6 +74,8 @@ class Conversation:
 
     def join(self, what: str) -> None:
         """A new transport, with the handshake on it."""
+        if self._locations:
+            self.host.location = self._locations.pop(0)
         self._near = Link(self._channel["client"], 0.0)
         self._far = Link(self._channel["server"], 0.0, host=self.host, on_session=self.met.append)
         self._near.open(self.client, 0.0)
@@ -113,9 +123,9 @@ class Conversation:
         }
 
 
-def life(mode: str, binding: bytes = b"") -> dict[str, object]:
-    """A session that is begun, used, cut, resumed and closed."""
-    one = Conversation(mode, binding)
+def life(mode: str, binding: bytes = b"", locations: Sequence[Location] = ()) -> dict[str, object]:
+    """A session that is begun, used, cut, resumed and closed; its server may say where it is each time."""
+    one = Conversation(mode, binding, locations)
     one.join("HELLO and PROOF")
     first = one.client.key
     one.client.write(b"hello")
@@ -133,7 +143,11 @@ def life(mode: str, binding: bytes = b"") -> dict[str, object]:
     one.back("ACK and CLOSE")
     one.forth("CLOSE_OK")
     assert one.client.state is State.CLOSED and one.met[0].state is State.CLOSED
-    return one.told(f"begun, cut, resumed and closed in mode {mode}", [first, second])
+    told = one.told(f"begun, cut, resumed and closed in mode {mode}", [first, second])
+    if locations:
+        told["name"] = f"{told['name']}, with locations"
+        told["locations"] = [{"address": one.address.hex(), "port": one.port} for one in locations]
+    return told
 
 
 def refusal() -> dict[str, object]:
@@ -150,7 +164,13 @@ def refusal() -> dict[str, object]:
 
 def vectors() -> str:
     """All of them, as JSON."""
-    told = [life("psk"), life("tls", bytes(range(100, 132))), life("plain"), refusal()]
+    told = [
+        life("psk"),
+        life("tls", bytes(range(100, 132))),
+        life("plain"),
+        refusal(),
+        life("psk", locations=LOCATIONS),
+    ]
     return json.dumps({"version": 1, "conversations": told}, indent=1) + "\n"
 
 

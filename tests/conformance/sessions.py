@@ -203,6 +203,8 @@ NAMES = (
     "asyncio tls",
     "uvloop unix",
     "blocking tcp",
+    "asyncio tcp with a location",
+    "blocking tls with a location",
 )
 
 
@@ -224,6 +226,8 @@ def session_pair(name: str, folder: Path, certificate: Certificate) -> Iterator[
         url = "tls://127.0.0.1:0"
         server_terms = {"certificate": certificate.path, "key": certificate.path.with_name("key.pem")}
         client_terms = {"tls": certificate.client}
+    if "location" in name:
+        server_terms = {**server_terms, "location": url}
     serving = Serving(serving_loop, url, **server_terms)
     both = Both()
     where = serving.server.url.replace("127.0.0.1", "localhost") if scheme == "tls" else serving.server.url

@@ -99,6 +99,7 @@ def serve(
     psk: Key | None = None,
     certificate: str | os.PathLike[str] | None = None,
     key: str | os.PathLike[str] | None = None,
+    location: str | None = None,
     observer: Observer | None = None,
     peers: Collection[int] | None = None,
     memory_bytes: int = ...,

@@ -64,6 +64,10 @@ class Race:
         """Every address was tried and every attempt failed."""
         return not self._waiting and not self._running
 
+    def add(self, addresses: Iterable[Address]) -> None:
+        """More addresses, behind those that wait."""
+        self._waiting.extend(addresses)
+
     def take(self, now_s: float) -> Address | None:
         """The address to dial now; None if none is due. The caller reports its end with :meth:`lost`."""
         if not self._waiting or now_s < self._due_s:

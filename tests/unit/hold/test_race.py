@@ -87,3 +87,16 @@ def test_a_race_of_nobody_is_over() -> None:
 def test_a_delay_outside_the_standard_is_refused(delay_s: float) -> None:
     with pytest.raises(UsageError, match=r"from 0\.01 to 2"):
         Race([A], delay_s)
+
+
+def test_what_is_added_waits_behind_the_others_and_for_their_head_start() -> None:
+    race = Race([A])
+    assert race.take(0.0) == A and race.wait_s(0.0) is None
+    race.add([R, B])
+    assert (race.take(0.1), race.wait_s(0.1)) == (None, pytest.approx(0.15))
+    assert (race.take(0.25), race.take(0.25), race.take(0.5)) == (R, None, B)
+    race = Race([A])
+    race.take(0.0)
+    race.lost(LOSS)
+    race.add([R])
+    assert race.take(0.1) == R

@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
-from itertools import cycle
 from math import inf
+from typing import Any
 
 from holdfast.errors import HoldfastError, NotTrusted
 from holdfast.hold.drivers.policy import SessionPolicy, now_s
@@ -54,6 +55,7 @@ class Attempts:
 
     Attributes:
         wires: those on which a handshake is under way or ended well; who is told of changes removes them.
+        loss: the last failure of those that go on, or went on last; None: one of them carried it.
 
     Args:
         dialer: how to reach the server.
@@ -74,26 +76,39 @@ class Attempts:
         self._dialer, self._policy, self._session = dialer, policy, session
         self._ended, self._changed = ended, changed
         self.wires: list[Wire] = []
+        self.loss: BaseException | None = None
         self._reached_s = -inf
+        self._last: Address | None = None  # what carried it
+        self._vacant: Address | None = None  # a location at which nobody listened the last time
+
+    def _home(self) -> Address | None:
+        """Where the server says that it is reached itself, if that may be dialled."""
+        if self._session.location is None or not self._policy.follow_location:
+            return None
+        return self._dialer.home(self._session.location, self._last)
 
     async def carry(self) -> None:
         """Make a new transport carry the session: every address in a race, handshakes included.
+
+        The server's location is dialled first, and not held up by the lookup of the name.
 
         Raises:
             NotTrusted: none did, and at one address another than the server answered.
             OSError, HoldfastError: none did.
         """
-        addresses = await self._dialer.addresses(self._policy.handshake_s)
-        race, again = Race(addresses), cycle(addresses)
-        running: set[asyncio.Task[None]] = set()
-        losses: list[BaseException] = []
+        home = self._home()
+        known = deque([home] if home is not None else [])
+        race = Race(known)
+        looking = asyncio.create_task(self._dialer.addresses(self._policy.handshake_s))
+        looking.add_done_callback(_seen)
+        running: set[asyncio.Task[Any]] = {looking}
         untrusted, verdict_s = None, inf
-        self._reached_s = -inf
+        self._reached_s, self.loss = -inf, None
         try:
             while not self._ended():
-                running |= self._begun(race)
+                running |= self._begun(race, home)
                 if not running:
-                    raise untrusted or (losses[-1] if losses else NotCarried("no address to dial"))
+                    raise untrusted or self.loss or NotCarried("no address to dial")
                 wait_s = race.wait_s(time.monotonic())
                 done, running = await asyncio.wait(
                     running,
@@ -102,31 +117,40 @@ class Attempts:
                 )
                 for task in done:
                     error = task.exception()
-                    if error is None:
+                    if error is not None:
+                        self.loss = error
+                        if isinstance(error, NotTrusted):
+                            untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
+                        race.lost(error if isinstance(error, OSError) else OSError(str(error)))
+                    elif task is looking:
+                        found = [address for address in looking.result() if address != home]
+                        known.extend(found)
+                        race.add(found)
+                    else:
+                        self.loss = None  # its traceback would keep the transport that failed
                         return
-                    losses.append(error)
-                    if isinstance(error, NotTrusted):
-                        untrusted, verdict_s = error, min(verdict_s, time.monotonic() + PATIENCE_S)
-                    race.lost(error if isinstance(error, OSError) else OSError(str(error)))
+                if home is not None and self._session.location is None:
+                    break  # it begins anew, which it does where it was dialled
                 silent = time.monotonic() >= self._reached_s + PATIENCE_S
                 if untrusted is not None and self._session.state is State.OPENING:
                     # Only what is under way may still make a difference.
                     if wait_s is None and time.monotonic() >= verdict_s:
                         raise untrusted
                     continue
-                if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE:
+                if silent and not done and wait_s is None and len(running) < MOST_AT_ONCE and known:
                     # What was lost on the way is sent again ever later; a new one comes through at once.
-                    race = Race([next(again)])
-            raise NotCarried("the session ended before a transport carried it")
+                    race = Race([known[0]])
+                    known.rotate(-1)
+            raise self.loss or NotCarried("the session ended, or began anew, before a transport carried it")
         finally:
             for task in running:
                 task.cancel()
 
-    def _begun(self, race: Race) -> set[asyncio.Task[None]]:
+    def _begun(self, race: Race, home: Address | None) -> set[asyncio.Task[None]]:
         """Attempts at the addresses that are due."""
         begun = set()
         while (address := race.take(time.monotonic())) is not None:
-            begun.add(attempt := asyncio.create_task(self._try(address)))
+            begun.add(attempt := asyncio.create_task(self._try(address, home)))
             attempt.add_done_callback(_seen)
         return begun
 
@@ -139,7 +163,7 @@ class Attempts:
         self._reached_s = time.monotonic()
         return Wire(changed)
 
-    async def _try(self, address: Address) -> None:
+    async def _try(self, address: Address, home: Address | None) -> None:
         """One address: dial, shake hands."""
         one, policy = self._session, self._policy
         settled = asyncio.Event()
@@ -157,6 +181,10 @@ class Attempts:
             # one may come to its end.
             opening.add_done_callback(_unwanted)
             raise
+        except ConnectionRefusedError:
+            if address == home:
+                self._vacant = home
+            raise
         except ssl.SSLError as error:
             raise NotCarried(f"TLS: {error}") from error
         link = Link(
@@ -169,7 +197,10 @@ class Attempts:
             wire.abort()
             raise _reason(wire)
         self.wires.append(wire)
-        wire.link.open(one, now_s())
+        if address == home:
+            self._vacant = None
+        # Where nobody listens at its location, who answers at its address may say that its server is gone.
+        wire.link.open(one, now_s(), front=home not in (None, address, self._vacant))
         wire.flush()
         try:
             while one.link is not wire.link:
@@ -180,9 +211,10 @@ class Attempts:
         except BaseException:
             wire.give_up()
             raise
+        self._last = address
 
 
-def _seen(attempt: asyncio.Task[None]) -> None:
+def _seen(attempt: asyncio.Task[Any]) -> None:
     """An attempt that failed when another had won already is nobody's concern."""
     if not attempt.cancelled():
         attempt.exception()
@@ -196,6 +228,8 @@ def _unwanted(opening: asyncio.Task[tuple[Wire, Channel]]) -> None:
 
 def _reason(wire: Wire) -> Exception:
     denied = wire.link.denied
+    if denied is not None and denied.restarted:
+        return NotCarried("Another server answered there, which does not have the session.")
     if denied is not None:
         why = REFUSED.get(denied.reason, f"its reason is {denied.reason}")
         told = f"The server refused the session: {why}; come again in {denied.retry_after_s:g} s."

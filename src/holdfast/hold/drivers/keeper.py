@@ -231,6 +231,7 @@ class Keeper:
         one = self.session.core
         one.look(now_s())
         if one.ended:
+            self.session.loss = self.session.loss or self._attempts.loss
             self.session.changed()
         return one.ended
 

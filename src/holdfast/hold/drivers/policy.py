@@ -30,6 +30,7 @@ class SessionPolicy:
         rhythm: the heartbeat; None: as often as the profile says.
         backoff: the waits between attempts to dial.
         budget: how many attempts, shared by all sessions of this process with the same target.
+        follow_location: a client resumes where its server says that it is reached, before where it dialled.
 
     Raises:
         UsageError: a number that makes no sense.
@@ -43,11 +44,13 @@ class SessionPolicy:
     rhythm: Rhythm | None = None
     backoff: Backoff = field(default_factory=Backoff)
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(min_retries=20))
+    follow_location: bool = True
 
     def __post_init__(self) -> None:
         instance("profile", self.profile, Profile, 'such as PROFILES["lan"]')
         instance("backoff", self.backoff, Backoff, "such as Backoff(first_s=0.1)")
         instance("budget", self.budget, RetryBudget, "such as RetryBudget(min_retries=20)")
+        instance("follow_location", self.follow_location, bool, "True or False")
         self.terms()  # checks the rest
 
     @property

@@ -27,9 +27,10 @@ from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.states import State
 from holdfast.hold.session.terms import LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, Memory
+from holdfast.hold.transports.location import announced
 from holdfast.hold.transports.target import Target, origin
 from holdfast.hold.transports.trust import channel, check_creds, check_plain, key_of, peer_user, server_tls
-from holdfast.hold.wire.session_pb2 import STRANGER
+from holdfast.hold.wire.session_pb2 import STRANGER, Location
 from holdfast.policy.bounds import real, whole
 
 MOST_STRANGERS = 16
@@ -52,6 +53,8 @@ class SessionServer:
         policy: how sessions are kept.
         psk: a pre-shared key of at least 32 bytes, or the path of a file that only its owner may read.
         certificate, key: the PEM files of ``tls://``; the key only for its owner to read.
+        location: this server's own address as a URL, where others serve at ``url`` as well (behind a load
+            balancer): clients resume there. Port 0: that of ``url``.
         observer: told of every :class:`~holdfast.hold.drivers.policy.SessionEvent`.
         peers: whose processes may dial a Unix socket; None: this user's and root's.
         memory_bytes: what all sessions may buffer.
@@ -71,6 +74,7 @@ class SessionServer:
         psk: bytes | str | os.PathLike[str] | None = None,
         certificate: str | os.PathLike[str] | None = None,
         key: str | os.PathLike[str] | None = None,
+        location: str | None = None,
         observer: Observer | None = None,
         peers: Collection[int] | None = None,
         memory_bytes: int = 1 << 30,
@@ -90,6 +94,7 @@ class SessionServer:
         elif certificate is not None or key is not None:
             raise UsageError(f"A certificate has no use with {self._target.scheme}://: use tls://.")
         self._channel = channel(self._target, self._key, binding)
+        self._location = announced(location, self._target, self._key) if location is not None else None
         self._handle, self._observer = handle, asked_observer(observer)
         self._peers = asked_peers(peers)
         whole("memory_bytes", memory_bytes, 2 * LEAST_WINDOW_BYTES, MOST_MEMORY_BYTES, "bytes")
@@ -139,6 +144,9 @@ class SessionServer:
                 bound_here=self._sock is None,
             )
             await self._listener.start()
+            if self._location is not None:
+                ip, port = self._location
+                self.host.location = Location(address=ip, port=port or sock.getsockname()[1])
         except BaseException:
             sock.close()
             raise

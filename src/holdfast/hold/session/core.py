@@ -37,6 +37,7 @@ class Session:
         state: see :data:`~holdfast.hold.session.states.TRANSITIONS`.
         ended: nothing more will happen to it.
         id, instance_id: of the session and of the server process that has it; empty until one is known.
+        location: address (4 or 16 octets) and port at which that process says that it is reached.
         epoch: which transport carries it, counted by the server; the newest wins.
         generation: how often its key was changed.
         key: the session's key; None before the first handshake.
@@ -78,6 +79,7 @@ class Session:
         "keep_s",
         "key",
         "link",
+        "location",
         "out",
         "peer_frame_bytes",
         "replayed_bytes",
@@ -96,6 +98,7 @@ class Session:
         self._sharing = True
         self.state, self.ended = State.OPENING, False
         self.id = self.instance_id = b""
+        self.location: tuple[bytes, int] | None = None
         self.epoch = self._offered = self.generation = 0
         self.key: bytes | None = None
         self.keep_s = terms.keep_s

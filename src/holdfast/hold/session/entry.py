@@ -49,7 +49,9 @@ class Entry:
         self._first_due_s, self._handshake_s = now_s + handshake_s, handshake_s
         self._under_way: dict[int, Initiator | Responder] = {}
         self._due_s: dict[int, float] = {}  # until when each must be over; the oldest is the first
-        self._later: deque[Session] = deque()  # sessions to open once there is room for their handshakes
+        self._later: deque[tuple[Session, bool]] = (
+            deque()
+        )  # sessions to open once there is room for their handshakes
         self._last_handle = 0
         self._seal_next: Seal | None = None  # a server's, from the client's confirmation on
         self.proven = False
@@ -68,13 +70,13 @@ class Entry:
     def _full(self) -> bool:
         return len(self._under_way) >= (MOST_HANDSHAKES if self.proven else 1)
 
-    def open(self, session: Session, now_s: float) -> None:
+    def open(self, session: Session, now_s: float, front: bool) -> None:
         """Begin a handshake (client). The first one proves the transport; what follows waits for that."""
         if self._full:
-            self._later.append(session)
+            self._later.append((session, front))
             return
         self._last_handle += 1
-        initiator = Initiator(self._channel, session)
+        initiator = Initiator(self._channel, session, front)
         self._begin(self._last_handle, initiator, now_s)
         self._say(self._last_handle, initiator.first())
 
@@ -107,7 +109,8 @@ class Entry:
         self._forget([handle])
         self.proven = self.proven or one.agreed is not None
         while self.proven and self._later and not self._full:
-            self.open(self._later.popleft(), now_s)
+            session, front = self._later.popleft()
+            self.open(session, now_s, front)
         return one
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from holdfast.hold.session.core import Session
 from holdfast.hold.session.half_open import HalfOpen
 from holdfast.hold.session.keys import ID_BYTES, KEY_BYTES
 from holdfast.hold.session.terms import Memory, Terms
-from holdfast.hold.wire.session_pb2 import Refusal, Welcome
+from holdfast.hold.wire.session_pb2 import Location, Refusal, Welcome
 from holdfast.policy.bounds import whole
 
 REMEMBERED = 4096
@@ -26,6 +26,7 @@ class Host:
         terms: what it offers.
         memory: what all sessions may buffer.
         draining: no new sessions; those that are there go on.
+        location: where this process is reached past whatever stands before it; None: clients are not told.
         refuses: why whoever asks is refused, whatever he asks for; None: nobody is.
         half_open: the places of transports whose first handshake is under way.
         later: handshakes that are under way on transports that are up.
@@ -57,6 +58,7 @@ class Host:
         self.nobody.key = self.nobodys_key
         self.most_sessions = most_sessions
         self.draining = False
+        self.location: Location | None = None
         self.refuses: Refusal | None = None
         self.retry_after_ms = 1000
         self.half_open, self.later = HalfOpen(most_half_open), 0

@@ -52,6 +52,9 @@ REASONS: dict[int, Why] = {
     UNKNOWN: Why.UNKNOWN,
 }
 
+ADDRESS_BYTES = (4, 16)
+"""Of IPv4 and of IPv6."""
+
 OTHER_KEY = (
     "of a refusal: give both ends the same psk, or none; if they have it, somebody between them ends TLS"
 )
@@ -65,10 +68,15 @@ class Initiator:
         session: which.
         agreed: the result, once the server has proven itself.
         denied: the refusal, once the server has proven itself.
+
+    Args:
+        channel: what the transport is.
+        session: to be carried on it.
+        front: other servers may answer there as well, and the session's own elsewhere, at its location.
     """
 
-    def __init__(self, channel: Channel, session: Session) -> None:
-        self._channel, self.session = channel, session
+    def __init__(self, channel: Channel, session: Session, front: bool = False) -> None:
+        self._channel, self.session, self._front = channel, session, front
         self._transcript = channel.transcript()
         entropy = channel.entropy(ENTROPY_BYTES)
         self._pair, self._nonce = channel.agreement(entropy[:KEY_BYTES]), entropy[KEY_BYTES:]
@@ -162,11 +170,13 @@ class Initiator:
     def _obey(self, denied: Denied) -> None:
         """What a refusal means for the session."""
         session, carrier = self.session, self.session.link
-        if denied.restarted and carrier is not None and carrier.life is Life.ALIVE:
-            return  # that server lives, so this one is another: behind a load balancer while ours is drained
+        carried = carrier is not None and carrier.life is Life.ALIVE
         if session.state is State.OPENING and session.key is not None and denied.reason == UNKNOWN:
             # The server never had it. For any other reason it may have, and its handler may have run.
             session.key, session.generation, session.id, session.instance_id = None, 0, b"", b""
+            session.location = None
+        elif denied.restarted and (carried or self._front):
+            pass  # ours lives, or would answer for itself: this is another one behind a load balancer
         elif denied.reason not in (BUSY, DRAINING) or denied.restarted:
             if denied.next is not None and session.out.could_resume(max(denied.next, session.out.first)):
                 session.out.confirm(denied.next)
@@ -193,6 +203,7 @@ class Initiator:
     def _begin(self, answer: Welcome, secrets: Secrets) -> None:
         session, terms = self.session, answer.terms
         session.id, session.instance_id = answer.session_id, answer.instance_id
+        session.location = _location(answer)
         session.key, session.generation = secrets.session, 1
         session.keep_s = min(session.terms.keep_s, terms.keep_ms / 1000)
         self.agreed = Agreed(
@@ -211,6 +222,15 @@ class Initiator:
             raise Violation(Code.OUT_OF_PLACE, "an old epoch")
         # The server still takes the key of before, until it hears of this one.
         session.proven(session.generation + 1)
+        session.location = _location(answer)
         self.agreed = Agreed(
             session, secrets, answer.epoch, answer.position, 0, 0, answer.heartbeat, answer.transport_limit
         )
+
+
+def _location(answer: Welcome | ResumeOk) -> tuple[bytes, int] | None:
+    """Where the server says that it is reached; what is no address is passed over, as it is only a hint."""
+    told = answer.location
+    return (
+        (told.address, told.port) if len(told.address) in ADDRESS_BYTES and 0 < told.port < 1 << 16 else None
+    )

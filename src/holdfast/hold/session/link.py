@@ -113,9 +113,11 @@ class Link:
         dropped, self._dropped = self._dropped, []
         return [*self._sessions.values(), *dropped]
 
-    def open(self, session: Session, now_s: float) -> None:
-        """Begin a handshake that makes this transport carry a session (client)."""
-        self._entry.open(session, now_s)
+    def open(self, session: Session, now_s: float, *, front: bool = False) -> None:
+        """Begin a handshake that makes this transport carry a session (client); ``front`` as of
+        :class:`~holdfast.hold.session.initiator.Initiator`.
+        """
+        self._entry.open(session, now_s, front)
 
     def receive(self, data: Buffer, now_s: float) -> None:
         """Bytes came; they are not needed any longer when this returns.

@@ -129,6 +129,7 @@ class Responder:
             version=max(common), nonce=entropy[KEY_BYTES:ENTROPY_BYTES],
             terms=host.terms.wire(window, keep_s), session_id=entropy[ENTROPY_BYTES:],
             instance_id=host.instance_id, epoch=1, transport_limit=host.terms.credit_bytes,
+            location=host.location,
         )  # fmt: skip
         return self._offer_it(Kind.WELCOME, answer, entropy, self._channel.psk, asked.public_key)
 
@@ -152,7 +153,7 @@ class Responder:
         answer = ResumeOk(
             nonce=entropy[KEY_BYTES:], instance_id=host.instance_id, epoch=session.offer_epoch(),
             position=session.position(), heartbeat=session.terms.rhythm.wire(),
-            transport_limit=host.terms.credit_bytes,
+            transport_limit=host.terms.credit_bytes, location=host.location,
         )  # fmt: skip
         return self._offer_it(Kind.RESUME_OK, answer, entropy, key, asked.public_key)
 

@@ -18,6 +18,8 @@ from holdfast.hold.options import apply
 from holdfast.hold.race import Address, interleave
 from holdfast.hold.resolve import RESOLVER
 from holdfast.hold.session.handshake import Channel
+from holdfast.hold.session.keys import NO_KEY
+from holdfast.hold.transports.location import followed
 from holdfast.hold.transports.target import Target
 from holdfast.hold.transports.trust import (
     certificate_hash,
@@ -71,6 +73,17 @@ class Dialer:
         if target.scheme == "unix":
             return [Address(socket.AF_UNIX, (target.sockaddr,))]
         return interleave(await RESOLVER.resolve_async(target.host, target.port, timeout_s))
+
+    def home(self, told: tuple[bytes, int], last: Address | None) -> Address | None:
+        """Where the server says that it is reached itself; None: nothing that is followed.
+
+        Args:
+            told: address, 4 or 16 octets, and port.
+            last: what carried the session last.
+        """
+        if self.target.scheme == "unix":
+            return None
+        return followed(told, self.target.scheme == "tcp" and self.key is NO_KEY, last)
 
     async def open(self, address: Address, protocol: Callable[[], _P]) -> tuple[_P, Channel]:
         """A transport to one address, with what a handshake on it is bound to.

@@ -54,8 +54,16 @@ class Hello(_message.Message):
     transport_limit: int
     def __init__(self, versions: _Optional[_Iterable[int]] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., transport_limit: _Optional[int] = ...) -> None: ...
 
+class Location(_message.Message):
+    __slots__ = ("address", "port")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    address: bytes
+    port: int
+    def __init__(self, address: _Optional[bytes] = ..., port: _Optional[int] = ...) -> None: ...
+
 class Welcome(_message.Message):
-    __slots__ = ("version", "nonce", "public_key", "terms", "session_id", "instance_id", "epoch", "transport_limit")
+    __slots__ = ("version", "nonce", "public_key", "terms", "session_id", "instance_id", "epoch", "transport_limit", "location")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +72,7 @@ class Welcome(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
     version: int
     nonce: bytes
     public_key: bytes
@@ -72,7 +81,8 @@ class Welcome(_message.Message):
     instance_id: bytes
     epoch: int
     transport_limit: int
-    def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., session_id: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., transport_limit: _Optional[int] = ...) -> None: ...
+    location: Location
+    def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., session_id: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., transport_limit: _Optional[int] = ..., location: _Optional[_Union[Location, _Mapping]] = ...) -> None: ...
 
 class Position(_message.Message):
     __slots__ = ("next", "first", "end", "limit")
@@ -107,7 +117,7 @@ class Resume(_message.Message):
     def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., generation: _Optional[int] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., heartbeat: _Optional[bytes] = ..., transport_limit: _Optional[int] = ...) -> None: ...
 
 class ResumeOk(_message.Message):
-    __slots__ = ("nonce", "public_key", "instance_id", "epoch", "position", "heartbeat", "transport_limit")
+    __slots__ = ("nonce", "public_key", "instance_id", "epoch", "position", "heartbeat", "transport_limit", "location")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +125,7 @@ class ResumeOk(_message.Message):
     POSITION_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
     nonce: bytes
     public_key: bytes
     instance_id: bytes
@@ -122,7 +133,8 @@ class ResumeOk(_message.Message):
     position: Position
     heartbeat: bytes
     transport_limit: int
-    def __init__(self, nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., heartbeat: _Optional[bytes] = ..., transport_limit: _Optional[int] = ...) -> None: ...
+    location: Location
+    def __init__(self, nonce: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., instance_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., heartbeat: _Optional[bytes] = ..., transport_limit: _Optional[int] = ..., location: _Optional[_Union[Location, _Mapping]] = ...) -> None: ...
 
 class Refused(_message.Message):
     __slots__ = ("reason", "retry_after_ms", "instance_id", "next")

@@ -86,11 +86,13 @@ class Follower:
 
     Attributes:
         keys: of the session, by generation.
+        locations: where the server said that it is, on each transport: address and port.
         seen: the kinds of all frames, in order, each with who sent it.
     """
 
     told: dict[str, Any]
     keys: list[bytes] = field(default_factory=list)
+    locations: list[tuple[bytes, int]] = field(default_factory=list)
     seen: list[tuple[str, int]] = field(default_factory=list)
     ends: dict[str, End] = field(default_factory=lambda: {"client": End(), "server": End()})
     refused: dict[int, Any] | None = None
@@ -143,6 +145,8 @@ class Follower:
                         X25519PublicKey.from_public_bytes(public_of(private["client"]))
                     )
                     master, t = mac(secret, shared), digest
+                    if where := fields(message.get(9 if kind == WELCOME else 8, b"")):
+                        self.locations.append((where[1], where[2]))
                     expected[2] = mac(expand(master, L + b"server proof " + t), t)
                 elif kind == REFUSED:
                     self.refused = message

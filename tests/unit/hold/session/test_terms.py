@@ -32,6 +32,7 @@ REFUSED: list[tuple[type, str, tuple[Any, ...], str]] = [
     (SessionPolicy, "profile", (None, 5, "lan", type(DEFAULT_PROFILE)), "a Profile"),
     (SessionPolicy, "backoff", (None, 5, "1", Backoff), "a Backoff"),
     (SessionPolicy, "budget", (None, 5, "1", RetryBudget), "a RetryBudget"),
+    (SessionPolicy, "follow_location", (None, 0, 1, "yes", nan), "True or False"),
     *(
         (Rhythm, name, (*NO_NUMBERS, None, -1, 1e-9, 0.0009, inf, 3601, 10**400), "at most 3600")
         for name in ("can_s", "want_s", "least_s")
