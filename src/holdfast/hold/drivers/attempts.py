@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.errors import HoldfastError, NotTrusted
 from holdfast.hold.drivers.policy import SessionPolicy, now_s
-from holdfast.hold.drivers.wire import Wire
+from holdfast.hold.drivers.wire import LATE, Wire
 from holdfast.hold.race import Address, Race
 from holdfast.hold.session import core
 from holdfast.hold.session.codes import Code, Violation
@@ -239,7 +239,7 @@ def _reason(wire: Wire) -> Exception:
         return _stranger(error)
     if isinstance(error, Exception):
         return error
-    return NotCarried("the transport ended, or its time was up, before the handshake did")
+    return NotCarried(LATE if wire.link.late else "the transport ended before its handshake did")
 
 
 def _stranger(error: Violation) -> NotTrusted:

@@ -29,6 +29,8 @@ LAST_WORDS_S = 5.0
 PARTING_S = 0.1
 """How long whoever leaves waits for transports to end: a loop that is closed before resets them."""
 
+LATE = "its handshake took longer than SessionPolicy.handshake_s"
+
 LOGGER = logging.getLogger("holdfast.hold.session")
 """Where sessions are told of: the facts as fields ``holdfast_*`` of the record."""
 
@@ -170,6 +172,8 @@ class Wire(asyncio.BufferedProtocol):
         """What ended it."""
         if self.error is not None:
             return self.error
+        if self.linked and self.link.late:
+            return LATE
         if self.linked and self.link.life is Life.DEAD:
             return "the peer gave no sign of life"
         if self.linked and self.link.goaway_s is not None:

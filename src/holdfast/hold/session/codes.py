@@ -32,7 +32,7 @@ class Code(IntEnum):
     BAD_ACK = 22, "bytes are acknowledged that were never sent"
     BAD_PROOF = 23, "a proof is wrong"
     BAD_SEAL = 24, "a sealed frame does not open"
-    TOO_LATE = 25, "the handshake took too long"
+    # 25 was for handshakes that take too long: not a fault of the peer as a rule, and told to nobody.
     TOO_MANY = 26, "there are too many handshakes under way"
     UNHEARD = 27, "more answers were asked for than are read"
 

@@ -49,7 +49,7 @@ class Link:
 
     Attributes:
         up: both ends have proven themselves, and what they say counts.
-        over: give the transport up: nothing more will come of it.
+        over: give the transport up: nothing more will come of it. late: because a handshake took too long.
         life: what the heartbeat thinks of the peer.
         heart: the heartbeat, once up.
         more: what there was to send did not fit into the last :meth:`pull`.
@@ -92,7 +92,7 @@ class Link:
         self._rhythm = rhythm or (host.terms.rhythm if host is not None else Rhythm())
         self._on_session, self._on_over = on_session, on_over
         self.heart: Heartbeat | None = None
-        self.up = self.over = self.more = False
+        self.up = self.over = self.late = self.more = False
         self.life = Life.ALIVE
         self.goaway_s: float | None = None
         self.denied: Denied | None = None
@@ -175,6 +175,7 @@ class Link:
     def look(self, now_s: float) -> None:
         """Time has passed: send what is due, give up who is dead."""
         if now_s >= self._entry.due_s:
+            self.late = not self.over
             self._end()
             return
         if not self.up:

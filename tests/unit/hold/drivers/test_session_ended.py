@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from holdfast.hold.drivers import session as driver
 from holdfast.hold.drivers.blocking import _Loop
 from holdfast.hold.drivers.ended import in_words
 from holdfast.hold.drivers.policy import Happened
-from holdfast.hold.drivers.wire import Wire
+from holdfast.hold.drivers.wire import LATE, Wire
 from holdfast.hold.heartbeat import Life, Rhythm
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.policy import Backoff
@@ -301,7 +302,22 @@ def test_every_ending_has_words(ending: BaseException | str, words: str) -> None
 def test_a_transport_that_was_to_be_left_anyway_says_so() -> None:
     wire = Wire(lambda _: None)
     assert wire.ending == "this end closed it"
-    wire.link, wire.linked = SimpleNamespace(life=Life.ALIVE, goaway_s=1.0), True  # type: ignore[assignment]
+    wire.link, wire.linked = SimpleNamespace(life=Life.ALIVE, late=False, goaway_s=1.0), True  # type: ignore[assignment]
     assert wire.ending == "the peer asked for another one (GOAWAY)"
     wire.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
     assert wire.ending is wire.error
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "unix"])
+def test_who_is_accepted_and_gets_no_answer_learns_just_that(tmp_path: Path, scheme: str) -> None:
+    async def work() -> None:
+        with socket.socket(socket.AF_INET if scheme == "tcp" else socket.AF_UNIX) as silent:
+            silent.bind(("127.0.0.1", 0) if scheme == "tcp" else str(tmp_path / "s.sock"))
+            silent.listen()
+            name = silent.getsockname()
+            url = f"unix://{name}" if scheme == "unix" else f"tcp://127.0.0.1:{name[1]}"
+            policy = replace(POLICY, handshake_s=0.1)
+            await holdfast.connect(url, policy=policy, deadline=time.monotonic() + 0.3)
+
+    with pytest.raises(GaveUp, match=LATE):
+        asyncio.run(work())
