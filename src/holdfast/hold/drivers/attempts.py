@@ -54,6 +54,7 @@ class Attempts:
 
     Attributes:
         wires: those on which a handshake is under way or ended well; who is told of changes removes them.
+        addresses: which were dialled last.
 
     Args:
         dialer: how to reach the server.
@@ -74,6 +75,7 @@ class Attempts:
         self._dialer, self._policy, self._session = dialer, policy, session
         self._ended, self._changed = ended, changed
         self.wires: list[Wire] = []
+        self.addresses: list[Address] = []
         self._reached_s = -inf
 
     async def carry(self) -> None:
@@ -83,8 +85,8 @@ class Attempts:
             NotTrusted: none did, and at one address another than the server answered.
             OSError, HoldfastError: none did.
         """
-        addresses = await self._dialer.addresses(self._policy.handshake_s)
-        race, again = Race(addresses), cycle(addresses)
+        self.addresses = await self._dialer.addresses(self._policy.handshake_s)
+        race, again = Race(self.addresses), cycle(self.addresses)
         running: set[asyncio.Task[None]] = set()
         losses: list[BaseException] = []
         untrusted, verdict_s = None, inf

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from holdfast.hold.drivers.ended import Ending
+from holdfast.hold.drivers.news import SockAddr
 from holdfast.hold.drivers.policy import now_s
 from holdfast.hold.forks import mended_in_child
 from holdfast.hold.heartbeat import Life
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.terms import ACK_DELAY_S
+from holdfast.hold.transports.target import is_loopback
 
 BUSY_S = 0.005
 """A transport that has something to send again so soon is busy."""
@@ -204,6 +206,26 @@ class Wire(asyncio.BufferedProtocol):
             self.give_up()
             return
         self._set_timer(now)
+
+    @property
+    def ends(self) -> tuple[SockAddr, SockAddr] | None:
+        """Its own address and the peer's; None where it has none, or none that could go."""
+        if self.transport is None:
+            return None
+        local, peer = (self.transport.get_extra_info(name) for name in ("sockname", "peername"))
+        if not (isinstance(local, tuple) and isinstance(peer, tuple)) or is_loopback(peer[0]):
+            return None
+        return local, peer
+
+    def ask(self, gone: bool) -> None:
+        """The way to the peer has changed, or is gone: see :meth:`Heartbeat.ask`."""
+        if self.gone or not self.linked or self.link.heart is None:
+            return
+        now = now_s()
+        self.link.heart.ask(now, gone)
+        self.link.look(now)
+        self.flush()
+        self._changed(self)
 
     def give_up(self) -> None:
         """End it after what is under way; the sessions that it carried are suspended."""
