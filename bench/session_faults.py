@@ -127,9 +127,12 @@ class Talk:
                   f"addr add {prefix}.1/24 dev {cable}", f"link set {cable} up\n"]  # fmt: skip
         self.net.router.run("ip", "-batch", "-", text="\n".join(router))
         self.net.router.sysctl(f"net/ipv4/conf/{cable}", rp_filter=1)
+        # Else the first question for the router's link address comes from the old address, and is dropped too.
+        host.sysctl("net/ipv4/conf/all", arp_announce=2)
         ready = f"addr add {prefix}.2/24 dev eth{self._cables}\nlink set eth{self._cables} up\n"
         host.run("ip", "-batch", "-", text=ready)
         host.ask("await_link", name=f"eth{self._cables}", wait_s=5)
+        self.net.router.ask("await_link", name=cable, wait_s=5)
         at_s = time.monotonic()
         host.run("ip", "route", "replace", "default", "via", f"{prefix}.1")
         return at_s

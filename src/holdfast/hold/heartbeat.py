@@ -289,7 +289,7 @@ class Heartbeat:
         from now, and a Ping is due at once.
         """
         borne_s = max(EXPECTED_S, min(self._hear_every_s, self._send_every_s, 30.0))
-        late_s = now_s - max(self._looked_s, min(self.next_s(self._looked_s), now_s))
+        late_s = now_s - max(self._looked_s, min(self.next_s(), now_s))
         self._looked_s = now_s
         if late_s > borne_s:
             self.stalls += 1
@@ -302,13 +302,13 @@ class Heartbeat:
             return Life.DEAD
         return Life.SUSPECT if now_s >= self.doubt_s() else Life.ALIVE
 
-    def next_s(self, now_s: float) -> float:
+    def next_s(self) -> float:
         """When something may be due that nobody announces: the time to look again."""
         doubt_s = self.doubt_s()
         overdue_s = max(doubt_s - self.trip.allowance_s, self._pinged_s + self._apart_s)
         dead_s = self._heard_s + DEAD_AFTER * self._hear_every_s + self.trip.allowance_s
         soonest_s = min(self._sent_s + self._send_every_s, self._ask_s, overdue_s, dead_s)
-        return min(soonest_s, doubt_s) if doubt_s > now_s else soonest_s
+        return min(soonest_s, doubt_s) if doubt_s > self._looked_s else soonest_s
 
 
 class Beats:

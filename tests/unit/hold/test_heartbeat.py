@@ -57,7 +57,7 @@ def watch(heart: Heartbeat, until_s: float, from_s: float = 0.0) -> list[tuple[f
     """What is thought of a peer that says nothing, at each moment at which it changes."""
     changes, life, now_s = [], Life.ALIVE, from_s
     while now_s < until_s:
-        now_s = max(now_s + 0.01, min(heart.next_s(now_s), until_s))
+        now_s = max(now_s + 0.01, min(heart.next_s(), until_s))
         found = heart.look(now_s)
         if found is not life:
             changes.append((now_s, found))
@@ -136,7 +136,7 @@ def test_idle_ends_ping_as_often_as_agreed() -> None:
     heart, _ = agreed(Rhythm(10, 30), Rhythm(10, 30))
     pings, now_s = 0, 0.0
     while now_s < 300:
-        now_s = max(now_s + 0.001, heart.next_s(now_s))
+        now_s = max(now_s + 0.001, heart.next_s())
         heart.heard(now_s)
         heart.look(now_s)
         if heart.ping_due(now_s):

@@ -275,7 +275,7 @@ class Wire(asyncio.BufferedProtocol):
         if now < self._asked_s + BUSY_S:
             due_s = soon_s  # so that a busy transport need not ask each time
         else:
-            self._asked_s, due_s = now, self.link.next_s(now)
+            self._asked_s, due_s = now, self.link.next_s()
         if timer is not None:
             if self._due_s <= due_s < self._due_s + EARLY_S:
                 return  # it looks early, and sets itself again
@@ -288,7 +288,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         self._timer, self._asked_s, now = None, 0.0, now_s()
-        if self.link.next_s(now) > now:  # bytes came meanwhile, so nothing is due yet
+        if self.link.next_s() > now:  # bytes came meanwhile, so nothing is due yet
             self._set_timer(now)
             return
         self.link.look(now)

@@ -184,12 +184,12 @@ class Link:
         for session in self._sessions.values():
             session.look(now_s)
 
-    def next_s(self, now_s: float) -> float:
+    def next_s(self) -> float:
         """When to call :meth:`look` at the latest."""
         next_s = self._entry.due_s
         if self.heart is None or not self.up:
             return next_s
-        next_s = min(next_s, self.heart.next_s(now_s))
+        next_s = min(next_s, self.heart.next_s())
         for session in self._sessions.values():
             if session.ack_due_s is not None and session.ack_due_s < next_s:
                 next_s = session.ack_due_s
