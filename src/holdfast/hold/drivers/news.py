@@ -161,7 +161,7 @@ def is_here(local: SockAddr) -> bool:
         with _probe(host) as sock:
             sock.bind((host.partition("%")[0], 0, *rest))
     except OSError as error:
-        return error.errno != errno.EADDRNOTAVAIL
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV)
     return True
 
 
