@@ -127,7 +127,7 @@ class Talk:
                   f"addr add {prefix}.1/24 dev {cable}", f"link set {cable} up\n"]  # fmt: skip
         self.net.router.run("ip", "-batch", "-", text="\n".join(router))
         self.net.router.sysctl(f"net/ipv4/conf/{cable}", rp_filter=1)
-        # Else the first question for the router's link address comes from the old address, and is dropped too.
+        # Else the old address would ask who the router is, and get no answer either.
         host.sysctl("net/ipv4/conf/all", arp_announce=2)
         ready = f"addr add {prefix}.2/24 dev eth{self._cables}\nlink set eth{self._cables} up\n"
         host.run("ip", "-batch", "-", text=ready)
