@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,12 +31,16 @@ class Talk:
 
     Attributes:
         net: the network.
+
+    Args:
+        client: what the client does, see ``bench.session_talker``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, client: str = "dial") -> None:
         self.net = Network().__enter__()
+        self._cables = 0
         self._server = self._start_server()
-        self._client = self._start(self.net.client, "dial", f"tcp://{self.net.server.ip}:{PORT}")
+        self._client = self._start(self.net.client, client, f"tcp://{self.net.server.ip}:{PORT}")
         if self._line(self._client) != "ready":
             raise RuntimeError("the client did not open its session")
 
@@ -114,6 +118,25 @@ class Talk:
         host.run("ip", "-batch", "-", text="\n".join(lines))
         return at_s
 
+    def reroute(self) -> float:
+        """Another cable takes what the client sends; its router drops the old address (BCP 38)."""
+        self._cables += 1
+        cable, host = f"near{self._cables}", self.net.client
+        prefix = f"172.20.{self._cables}"
+        router = [f"link add {cable} type veth peer name eth{self._cables} netns {host.pid}",
+                  f"addr add {prefix}.1/24 dev {cable}", f"link set {cable} up\n"]  # fmt: skip
+        self.net.router.run("ip", "-batch", "-", text="\n".join(router))
+        self.net.router.sysctl(f"net/ipv4/conf/{cable}", rp_filter=1)
+        # Else the old address would ask who the router is, and get no answer either.
+        host.sysctl("net/ipv4/conf/all", arp_announce=2)
+        ready = f"addr add {prefix}.2/24 dev eth{self._cables}\nlink set eth{self._cables} up\n"
+        host.run("ip", "-batch", "-", text=ready)
+        host.ask("await_link", name=f"eth{self._cables}", wait_s=5)
+        self.net.router.ask("await_link", name=cable, wait_s=5)
+        at_s = time.monotonic()
+        host.run("ip", "route", "replace", "default", "via", f"{prefix}.1")
+        return at_s
+
     def stop_client(self, for_s: float = 3.0) -> float:
         """The client's process stands still (SIGSTOP)."""
         return self._stop(self._client, for_s)
@@ -138,6 +161,10 @@ class Talk:
         return at_s
 
     # ---- what came of it
+
+    def resumed_s(self) -> float:
+        """When another transport carried the session of an idle client; waits for that."""
+        return float(self._line(self._client))
 
     def finish(self) -> dict[str, object]:
         """End the conversation; what the client noticed."""
@@ -175,12 +202,14 @@ class Fault:
         make: does it; gives when the path was well again.
         times: how often in one conversation.
         calm_s: what lies between two.
+        idle: the client has nothing to say, with an interval of 30 s: how soon does it notice?
     """
 
     name: str
     make: Callable[[Talk], float]
     times: int
     calm_s: float = CALM_S
+    idle: bool = False
 
 
 @dataclass
@@ -208,6 +237,8 @@ FAULTS = (
     Fault("forged RST (raw socket)", Talk.inject, 20),
     Fault("`ss -K`", Talk.destroy, 20),
     Fault("change of address", Talk.move, 5, 3.0),
+    Fault("change of address, idle", Talk.move, 5, 1.5, idle=True),
+    Fault("change of route, idle", Talk.reroute, 5, 1.5, idle=True),
     Fault("black hole of 1 s", lambda talk: talk.black_hole(1), 8, 2.5),
     Fault("black hole of 5 s", lambda talk: talk.black_hole(5), 4, 4),
     Fault("black hole of 20 s", lambda talk: talk.black_hole(20), 2, 5),
@@ -218,6 +249,8 @@ FAULTS = (
 
 def suffer(fault: Fault, times: int | None = None) -> Suffered:
     """Talk, hurt, talk on; what came of it."""
+    if fault.idle:
+        return _suffer_idle(fault, times or fault.times)
     marks: list[tuple[float, float]] = []
     with Talk() as talk:
         time.sleep(0.3)
@@ -226,21 +259,38 @@ def suffer(fault: Fault, times: int | None = None) -> Suffered:
             marks.append((begun_s, fault.make(talk)))
             time.sleep(fault.calm_s)
         told = talk.finish()
-    sent, echoed = int(str(told["sent"])), int(str(told["echoed"]))
-    lost = told["lost"]
-    found = Suffered(
-        sent,
-        sent - echoed,
-        int(str(told["wrong"])),
-        int(str(told.get("resumes", 0))),
-        None if lost is None else str(lost),
-    )
+    found = _counted(told)
     gaps: list[list[float]] = told["gaps"]  # type: ignore[assignment]  # as the talker wrote it
     for (begun_s, well_s), after in zip(marks, [*(mark[0] for mark in marks[1:]), float("inf")], strict=True):
         near = [(start, end) for start, end in gaps if end > begun_s and start < after - CALM_S / 2]
         found.silent_s.append(max((end - start for start, end in near), default=0.0))
         found.after_s.append(max((max(0.0, end - max(start, well_s)) for start, end in near), default=0.0))
     return found
+
+
+def _suffer_idle(fault: Fault, times: int) -> Suffered:
+    silent_s, after_s = [], []
+    with Talk("idle") as talk:
+        for _ in range(times):
+            time.sleep(fault.calm_s)
+            begun_s = time.monotonic()
+            well_s = fault.make(talk)
+            resumed_s = talk.resumed_s()
+            silent_s.append(resumed_s - begun_s)
+            after_s.append(resumed_s - well_s)
+        found = _counted(talk.finish())
+    return replace(found, silent_s=silent_s, after_s=after_s)
+
+
+def _counted(told: dict[str, object]) -> Suffered:
+    sent, echoed, lost = int(str(told["sent"])), int(str(told["echoed"])), told["lost"]
+    return Suffered(
+        sent,
+        sent - echoed,
+        int(str(told["wrong"])),
+        int(str(told.get("resumes", 0))),
+        None if lost is None else str(lost),
+    )
 
 
 def restart() -> tuple[float, str | None]:

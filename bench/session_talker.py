@@ -1,7 +1,8 @@
 """Two programs that talk in a session, record by record, and notice what is lost, doubled or late.
 
 ``python -m bench.session_talker serve URL`` echoes; ``... dial URL`` sends a numbered record every other
-millisecond until its input ends, then waits for every echo and prints what happened as JSON.
+millisecond until its input ends, then waits for every echo and prints what happened as JSON. ``... idle URL``
+says nothing until then, and prints the time whenever another transport carries its session.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -12,6 +13,7 @@ import json
 import struct
 import sys
 import time
+from dataclasses import replace
 
 import holdfast
 from holdfast import Session, SessionPolicy
@@ -25,6 +27,8 @@ PSK = bytes(range(32))
 POLICY = SessionPolicy(
     profile=PROFILES["lan"], rhythm=Rhythm(0.5, 1.0, 0.2), backoff=Backoff(cap_s=1.0, stable_s=0.5)
 )
+
+IDLE_RHYTHM = Rhythm(30, 30)
 
 
 def check(number: int) -> int:
@@ -60,6 +64,28 @@ async def dial(url: str) -> None:
     print(json.dumps(told), flush=True)
 
 
+async def idle(url: str) -> None:
+    """Be silent until the input ends, then see whether the session still works."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    async with holdfast.connect(url, psk=PSK, policy=replace(POLICY, rhythm=IDLE_RHYTHM)) as session:
+        print("ready", flush=True)
+        resumes = 0
+        while not ended.is_set():
+            await asyncio.sleep(0.002)
+            if session.counters.resumes != resumes:
+                resumes = session.counters.resumes
+                print(time.monotonic(), flush=True)
+        record = RECORD.pack(0, check(0))
+        await session.send(record)
+        await session.send_eof()
+        got = b""
+        while data := await session.recv():
+            got += data
+        told = {"sent": 1, "echoed": len(got) // RECORD.size, "wrong": int(got != record), "lost": None}
+        print(json.dumps({**told, "resumes": session.counters.resumes}), flush=True)
+
+
 async def talk(session: Session, ended: asyncio.Event, told: dict[str, object]) -> None:
     """Send until the input ends."""
     number = 0
@@ -91,4 +117,4 @@ async def listen(session: Session, told: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"serve": serve, "dial": dial}[sys.argv[1]](sys.argv[2]))
+    asyncio.run({"serve": serve, "dial": dial, "idle": idle}[sys.argv[1]](sys.argv[2]))

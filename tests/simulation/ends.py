@@ -53,7 +53,7 @@ class End:
             self.set_timer(wire)
 
     def set_timer(self, wire: Wire) -> None:
-        due_s = wire.link.next_s(self.clock()) - self.offset_s
+        due_s = wire.link.next_s() - self.offset_s
         if due_s < wire.timer_s - 1e-9 and due_s < LATEST_S:
             wire.timer_s = max(due_s, self.world.now_s + 1e-4)
             self.world.at(wire.timer_s, self.look, wire)

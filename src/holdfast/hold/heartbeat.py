@@ -130,6 +130,7 @@ class Heartbeat:
     """
 
     __slots__ = (
+        "_ask_s",
         "_asked_s",
         "_awaited",
         "_hear_every_s",
@@ -139,9 +140,11 @@ class Heartbeat:
         "_looked_s",
         "_ping_came_s",
         "_pinged_s",
+        "_question",
         "_send_every_s",
         "_sent_s",
         "_slower_ms",
+        "_slower_s",
         "rhythm",
         "slowed",
         "stalls",
@@ -156,7 +159,10 @@ class Heartbeat:
         self._heard_s = self._sent_s = self._looked_s = now_s
         self._ping_came_s = -NEVER
         self._slower_ms = 0
-        self._asked_s: float | None = None  # since when bytes wait for an acknowledgement
+        self._slower_s = 0.0  # what the peer asked to leave between two Pings
+        self._asked_s: float | None = None  # since when an acknowledgement or an answer is awaited
+        self._ask_s = NEVER  # when a Ping is due that shall tell whether the path still holds
+        self._question = 0  # its id, until it is answered
         self._awaited = False  # the last Ping has no answer yet
         self._pinged_s = -NEVER
         self._id = 0
@@ -193,24 +199,44 @@ class Heartbeat:
 
     def awaiting(self, something: bool, now_s: float) -> None:
         """Whether what was sent waits for an acknowledgement: then silence is suspicious sooner."""
-        if not something:
+        if not something and not self._question and self._ask_s == NEVER:
             self._asked_s = None
-        elif self._asked_s is None:
+        elif something and self._asked_s is None:
             self._asked_s = now_s
+
+    def ask(self, now_s: float, gone: bool = False) -> None:
+        """The path may not hold any more: a Ping is due as soon as one may go, its answer as that of data.
+
+        Args:
+            gone: it does not: the peer is suspect from now on, until it is heard.
+        """
+        self.look(now_s)  # so that what was our own sleep is not taken for the peer's silence
+        self._ask_s = min(self._ask_s, max(now_s, self._pinged_s + self._apart_s))
+        if gone:
+            self._asked_s = -NEVER
 
     # ---- what the wire sees
 
+    @property
+    def _apart_s(self) -> float:
+        """What lies at least between two Pings of which the second is not due by the interval."""
+        return max(self.rhythm.least_s, self._slower_s, self.trip.allowance_s)
+
     def ping_due(self, now_s: float) -> bool:
         """Whether to send a Ping now: this end was silent long enough, or an answer is overdue."""
-        if now_s >= self._sent_s + self._send_every_s:
+        if now_s >= min(self._sent_s + self._send_every_s, self._ask_s):
             return True
         overdue = self.doubt_s() - self.trip.allowance_s
-        return now_s >= overdue and now_s >= self._pinged_s + max(self.rhythm.least_s, self.trip.allowance_s)
+        return now_s >= overdue and now_s >= self._pinged_s + self._apart_s
 
     def ping(self, now_s: float) -> Ping:
         """A Ping, to be sent now."""
         self._id += 1
         self._pinged_s, self._awaited = now_s, True
+        if self._ask_s != NEVER:
+            self._ask_s, self._question = NEVER, self._id
+            if self._asked_s is None:
+                self._asked_s = now_s
         self.sent(now_s)
         return Ping(id=self._id)
 
@@ -231,11 +257,14 @@ class Heartbeat:
         """An answer came. One that nobody asked for is ignored."""
         if pong.slower_ms and self._send_every_s != NEVER:
             self.slowed += 1
-            self._send_every_s = max(self._send_every_s, min(pong.slower_ms, 600_000) / 1000)
+            self._slower_s = max(self._slower_s, min(pong.slower_ms, 600_000) / 1000)
+            self._send_every_s = max(self._send_every_s, self._slower_s)
         if pong.id == self._id and self._awaited:
             # What is far longer was our own sleep as likely as the path's, and would be remembered for hours.
             self.trip.measured(min(max(0.0, now_s - self._pinged_s), self._patience_s))
             self._awaited = False
+        if 0 < self._question <= pong.id:
+            self._question, self._asked_s = 0, None
 
     # ---- what is thought of the peer
 
@@ -260,7 +289,7 @@ class Heartbeat:
         from now, and a Ping is due at once.
         """
         borne_s = max(EXPECTED_S, min(self._hear_every_s, self._send_every_s, 30.0))
-        late_s = now_s - max(self._looked_s, min(self.next_s(self._looked_s), now_s))
+        late_s = now_s - max(self._looked_s, min(self.next_s(), now_s))
         self._looked_s = now_s
         if late_s > borne_s:
             self.stalls += 1
@@ -273,15 +302,13 @@ class Heartbeat:
             return Life.DEAD
         return Life.SUSPECT if now_s >= self.doubt_s() else Life.ALIVE
 
-    def next_s(self, now_s: float) -> float:
+    def next_s(self) -> float:
         """When something may be due that nobody announces: the time to look again."""
         doubt_s = self.doubt_s()
-        overdue_s = max(
-            doubt_s - self.trip.allowance_s, self._pinged_s + max(self.rhythm.least_s, self.trip.allowance_s)
-        )
+        overdue_s = max(doubt_s - self.trip.allowance_s, self._pinged_s + self._apart_s)
         dead_s = self._heard_s + DEAD_AFTER * self._hear_every_s + self.trip.allowance_s
-        soonest_s = min(self._sent_s + self._send_every_s, overdue_s, dead_s)
-        return min(soonest_s, doubt_s) if doubt_s > now_s else soonest_s
+        soonest_s = min(self._sent_s + self._send_every_s, self._ask_s, overdue_s, dead_s)
+        return min(soonest_s, doubt_s) if doubt_s > self._looked_s else soonest_s
 
 
 class Beats:

@@ -10,11 +10,12 @@ import struct
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 from holdfast.errors import KernelUnavailable
 from holdfast.linux import states, tcp_cc_info, tcp_info
 from holdfast.linux.namespaces import inside, netns_of
+from holdfast.linux.netlink import HEADER, attributes, messages
 from holdfast.linux.socket_queues import SocketMemory, decode_memory
 from holdfast.linux.tcp_cc_info import CcInfo
 from holdfast.linux.tcp_info import TcpInfo
@@ -35,13 +36,10 @@ _DECODE_CC = {
     _DCTCP: tcp_cc_info.decode_dctcp,
     _BBR: tcp_cc_info.decode_bbr,
 }
-_ATTRIBUTE_TYPE = 0x3FFF  # the two upper bits are flags (nested, network byte order)
 _ALL_STATES = 0xFFFFFFFF
 _SO_RCVBUFFORCE = 33
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
 _REQUEST = struct.Struct("=BBBxI48x")
 # struct inet_diag_msg: family, state, timer, retrans, ports, addresses, interface, cookie,
 # expires, rqueue, wqueue, uid, inode.
@@ -52,14 +50,6 @@ _RECEIVE_BYTES = 1 << 16
 
 TIMERS = {1: "retransmit", 2: "keep_alive", 3: "time_wait", 4: "window_probe"}
 """What a socket's timer will do; ``retransmit`` includes the probe for a lost tail, and a SYN."""
-
-
-class Message(NamedTuple):
-    """One netlink message: its type, its flags, its payload."""
-
-    type: int
-    flags: int
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +98,6 @@ class Socket:
     cc_info: CcInfo | None = None
 
 
-def messages(data: bytes) -> Iterator[Message]:
-    """The netlink messages in one datagram; stops at the first that is malformed or cut short."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, flags, _sequence, _port = _HEADER.unpack_from(data, at)
-        if length < _HEADER.size or at + length > len(data):
-            return
-        yield Message(kind, flags, data[at + _HEADER.size : at + length])
-        at += length + 3 & ~3
-
-
 def parse_socket(payload: bytes, netns: int | None = None) -> Socket | None:
     """The socket that a ``SOCK_DIAG_BY_FAMILY`` message describes; None if it is too short or not IP."""
     if len(payload) < _SOCKET.size:
@@ -129,7 +108,7 @@ def parse_socket(payload: bytes, netns: int | None = None) -> Socket | None:
     local_ip, peer_ip = _address(family, local), _address(family, peer)
     if local_ip is None or peer_ip is None:
         return None
-    extra = _attributes(payload[_SOCKET.size :])
+    extra = attributes(payload[_SOCKET.size :])
     info, shutdown, cgroup_id = extra.get(_INFO), extra.get(_SHUTDOWN), extra.get(_CGROUP_ID)
     memory, congestion = extra.get(_MEMORY), extra.get(_CONGESTION)
     return Socket(
@@ -165,18 +144,6 @@ def _address(family: int, raw: bytes) -> str | None:
             return socket.inet_ntop(socket.AF_INET, raw[12:])
         return socket.inet_ntop(socket.AF_INET6, raw)
     return None
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size or at + length > len(data):
-            break
-        found.setdefault(kind & _ATTRIBUTE_TYPE, data[at + _ATTRIBUTE.size : at + length])
-        at += length + 3 & ~3
-    return found
 
 
 def _open(pid: int | None, groups: int) -> socket.socket:
@@ -259,10 +226,10 @@ def _wanted(payload: bytes, ports: Collection[int], inodes: Collection[int] | No
 
 def _dump(sock: socket.socket, request: bytes) -> Iterator[bytes]:
     """The payload of each socket that the kernel lists."""
-    size = _HEADER.size + len(request)
+    size = HEADER.size + len(request)
     feature = "Listing sockets (sock_diag)"
     try:
-        sock.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + request)
+        sock.send(HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + request)
         while True:
             for kind, _flags, payload in messages(sock.recv(_RECEIVE_BYTES)):
                 if kind == _NLMSG_DONE:

@@ -17,7 +17,7 @@ from holdfast.hold.heartbeat import (
     RoundTrip,
     interval_s,
 )
-from holdfast.hold.wire.heartbeat_pb2 import Beat, Ping
+from holdfast.hold.wire.heartbeat_pb2 import Beat, Ping, Pong
 
 
 def agreed(ours: Rhythm, theirs: Rhythm) -> tuple[Heartbeat, Heartbeat]:
@@ -57,7 +57,7 @@ def watch(heart: Heartbeat, until_s: float, from_s: float = 0.0) -> list[tuple[f
     """What is thought of a peer that says nothing, at each moment at which it changes."""
     changes, life, now_s = [], Life.ALIVE, from_s
     while now_s < until_s:
-        now_s = max(now_s + 0.01, min(heart.next_s(now_s), until_s))
+        now_s = max(now_s + 0.01, min(heart.next_s(), until_s))
         found = heart.look(now_s)
         if found is not life:
             changes.append((now_s, found))
@@ -136,7 +136,7 @@ def test_idle_ends_ping_as_often_as_agreed() -> None:
     heart, _ = agreed(Rhythm(10, 30), Rhythm(10, 30))
     pings, now_s = 0, 0.0
     while now_s < 300:
-        now_s = max(now_s + 0.001, heart.next_s(now_s))
+        now_s = max(now_s + 0.001, heart.next_s())
         heart.heard(now_s)
         heart.look(now_s)
         if heart.ping_due(now_s):
@@ -198,3 +198,84 @@ def test_unknown_fields_are_kept() -> None:
 def test_a_rhythm_is_checked() -> None:
     with pytest.raises(UsageError, match="want_s"):
         Rhythm(want_s=-1)
+
+
+def test_a_question_is_asked_at_once_and_its_answer_is_awaited() -> None:
+    """The machine's routes have changed: an idle path of 30 s is in doubt after half a second."""
+    heart, _ = agreed(Rhythm(30, 30), Rhythm(30, 30))
+    heart.trip.measured(0.01)
+    heart.ask(5.0)
+    assert heart.next_s() == 5.0 and heart.ping_due(5.0)
+    heart.ping(5.0)
+    heart.awaiting(False, 5.0)
+    assert watch(heart, 6, 5.0) == [(5.5, Life.SUSPECT)]
+
+
+def test_an_answered_question_is_over() -> None:
+    heart, other = agreed(Rhythm(30, 30), Rhythm(30, 30))
+    heart.trip.measured(0.01)
+    heart.ask(5.0)
+    pong = other.pong(heart.ping(5.0), 5.01)
+    heart.heard(5.02)
+    heart.ponged(pong, 5.02)
+    heart.awaiting(False, 5.02)
+    assert watch(heart, 30, 5.02) == []
+
+
+def test_what_was_under_way_answers_no_question() -> None:
+    """Bytes that came before the change, or a Pong to an earlier Ping, say nothing about the new route."""
+    heart, other = agreed(Rhythm(30, 30), Rhythm(30, 30))
+    heart.trip.measured(0.01)
+    earlier = other.pong(heart.ping(2.0), 2.0)
+    heart.ask(5.0)
+    heart.ping(5.0)
+    heart.heard(5.1)
+    heart.ponged(earlier, 5.1)
+    heart.awaiting(False, 5.1)
+    assert [life for _, life in watch(heart, 6, 5.1)] == [Life.SUSPECT]
+
+
+def test_without_its_address_a_path_is_suspect_until_it_is_heard() -> None:
+    heart, _ = agreed(Rhythm(30, 30), Rhythm(30, 30))
+    heart.trip.measured(0.01)
+    heart.ask(5.0, gone=True)
+    heart.awaiting(False, 5.0)
+    assert heart.look(5.0) is Life.SUSPECT
+    heart.ping(5.0)
+    heart.heard(5.1)
+    assert heart.look(5.1) is Life.ALIVE
+
+
+def test_a_storm_of_questions_is_one_ping_in_the_least_interval() -> None:
+    """Two a second would be answered by asking for a longer interval."""
+    heart, other = agreed(Rhythm(30, 30, 1.0), Rhythm(30, 30, 1.0))
+    heart.trip.measured(0.01)
+    pings = 0
+    for turn in range(1000):
+        now_s = 5 + turn / 100
+        heart.ask(now_s)
+        heart.look(now_s)
+        if heart.ping_due(now_s):
+            pings += 1
+            pong = other.pong(heart.ping(now_s), now_s)
+            assert pong.slower_ms == 0
+            heart.heard(now_s)
+            heart.ponged(pong, now_s)
+    assert pings == 10
+
+
+def test_who_was_asked_for_less_asks_less() -> None:
+    heart, _ = agreed(Rhythm(30, 30), Rhythm(30, 30))
+    heart.ponged(Pong(id=heart.ping(5.0).id, slower_ms=4000), 5.0)
+    heart.ask(6.0)
+    assert not heart.ping_due(8.9) and heart.ping_due(9.0)
+
+
+def test_a_question_after_our_own_sleep_blames_nobody() -> None:
+    """A laptop wakes, and its routes change before anybody has looked."""
+    heart, _ = agreed(Rhythm(10, 10), Rhythm(10, 10))
+    heart.trip.measured(0.01)
+    heart.look(5.0)
+    heart.ask(3600.0)
+    assert heart.look(3600.0) is Life.ALIVE
+    assert heart.stalls == 1 and heart.ping_due(3600.0)

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from holdfast.errors import KernelUnavailable
 from holdfast.linux.namespaces import netns_of
+from holdfast.linux.netlink import messages
 from holdfast.linux.sock_diag import (
     DestroyedSockets,
-    Message,
     Socket,
     iter_sockets,
     list_sockets,
-    messages,
     parse_socket,
 )
 from holdfast.linux.socket_queues import SocketMemory
@@ -39,10 +38,6 @@ def diag(family: int, local: bytes, peer: bytes, attributes: bytes = b"") -> byt
     ends = struct.pack(">HH", 443, 50000) + local.ljust(16, b"\0") + peer.ljust(16, b"\0")
     tail = struct.pack("=IQIIIII", 3, 0x1122334455667788, 0, 10, 20, 1000, 77)
     return bytes([family, 8, 0, 0]) + ends + tail + attributes
-
-
-def netlink(kind: int, payload: bytes, flags: int = 2) -> bytes:
-    return struct.pack("=IHHII", 16 + len(payload), kind, flags, 1, 0) + payload + bytes(-len(payload) % 4)
 
 
 ATTRIBUTES = (
@@ -142,23 +137,6 @@ def test_any_attributes_are_survived(data: bytes) -> None:
     found = parse_socket(V4[:72] + data)
     assert found is not None
     assert found.cookie == EXPECTED.cookie
-
-
-def test_messages_of_one_datagram() -> None:
-    data = netlink(20, b"abcde") + netlink(3, b"")
-    assert list(messages(data)) == [Message(20, 2, b"abcde"), Message(3, 2, b"")]
-
-
-def test_messages_stop_at_the_first_that_is_cut() -> None:
-    data = netlink(20, b"abcdefgh") + netlink(3, b"1234")
-    for length in range(len(data)):
-        complete = (length >= 24) + (length >= 44)
-        assert len(list(messages(data[:length]))) == complete
-
-
-@pytest.mark.parametrize("length", [0, 1, 15, 1 << 31, 0xFFFFFFFF])
-def test_a_message_that_lies_about_its_length_ends_the_parsing(length: int) -> None:
-    assert list(messages(struct.pack("=IHHII", length, 20, 0, 0, 0) + bytes(64))) == []
 
 
 @settings(deadline=None)

@@ -56,6 +56,7 @@ class Attempts:
     Attributes:
         wires: those on which a handshake is under way or ended well; who is told of changes removes them.
         loss: the last failure of those that go on, or went on last; None: one of them carried it.
+        addresses: which were dialled last.
 
     Args:
         dialer: how to reach the server.
@@ -77,6 +78,7 @@ class Attempts:
         self._ended, self._changed = ended, changed
         self.wires: list[Wire] = []
         self.loss: BaseException | None = None
+        self.addresses: deque[Address] = deque()
         self._reached_s = -inf
         self._last: Address | None = None  # what carried it
         self._vacant: Address | None = None  # a location at which nobody listened the last time
@@ -97,7 +99,7 @@ class Attempts:
             OSError, HoldfastError: none did.
         """
         home = self._home()
-        known = deque([home] if home is not None else [])
+        self.addresses = known = deque([home] if home is not None else [])
         race = Race(known)
         looking = asyncio.create_task(self._dialer.addresses(self._policy.handshake_s))
         looking.add_done_callback(_seen)

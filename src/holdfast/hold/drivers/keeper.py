@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from functools import lru_cache
 
 from holdfast.errors import GaveUp, HoldfastError, NotTrusted, UsageError
 from holdfast.hold.drivers.attempts import Attempts
+from holdfast.hold.drivers.news import Fate, News, route_watch
 from holdfast.hold.drivers.policy import Observer, SessionPolicy, now_s
 from holdfast.hold.drivers.session import Session
 from holdfast.hold.drivers.wire import LOGGER, PARTING_S, Wire
@@ -56,12 +58,14 @@ class Keeper:
         self.session = Session(core.Session(terms, memory, window), observer)
         self.session.leave = self.end
         self._attempts = Attempts(dialer, policy, self.session.core, self._expired, self._changed)
-        self._event = asyncio.Event()
+        self._event, self._news = asyncio.Event(), asyncio.Event()
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._losses: list[BaseException] = []
         self._budget = _budget(dialer.target, policy.budget)
         self._task = asyncio.create_task(self._keep(), name=f"session with {dialer.target}")
         self._task.add_done_callback(self._kept)
+        if dialer.target.remote:
+            route_watch().enter(self)
 
     async def open(self, deadline: float) -> Session:
         """Wait until the server has the session.
@@ -127,6 +131,7 @@ class Keeper:
 
     def _kept(self, task: asyncio.Task[None]) -> None:
         """Nobody dials any more. What the application has not read of an ended session is its own now."""
+        route_watch().leave(self)
         if self.session.core.ended:
             self.session.core.release()
         if task.cancelled() or (mistake := task.exception()) is None:
@@ -139,6 +144,18 @@ class Keeper:
         self.session.changed()
 
     # ---- what happens to its transports
+
+    def read(self, news: News) -> None:
+        """Addresses or routes of this machine have changed."""
+        wire = self.session.wire
+        if self.session.core.link is None or wire is None:
+            if any(news.concerns(address.sockaddr[0]) for address in self._attempts.addresses):
+                self._news.set()
+            return
+        ends = wire.ends
+        fate = Fate.SAME if ends is None else news.fate(*ends)
+        if fate is not Fate.SAME:
+            wire.ask(fate is Fate.GONE)
 
     def _changed(self, wire: Wire) -> None:
         session = self.session
@@ -221,7 +238,9 @@ class Keeper:
         if self._expired():
             return True
         asked_s = getattr(self._losses[-1], "retry_after_s", 0.0)
-        await self._pause(asked_s + self._policy.backoff.delay_s(failures, random.random()))
+        await self._pause(asked_s)
+        self._news.clear()
+        await self._pause(self._policy.backoff.delay_s(failures, random.random()), unless=self._news)
         while not self._expired() and not self._budget.retry(time.monotonic()):
             await self._pause(0.2 + random.random() / 5)
         return self.session.core.ended
@@ -235,12 +254,14 @@ class Keeper:
             self.session.changed()
         return one.ended
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float, unless: asyncio.Event | None = None) -> None:
         """Sleep, but not past the session's end, however long the server or the policy would like."""
         one, now = self.session.core, now_s()
         # One that is carried may be suspended at once.
         end_s = (now if one.suspended_s is None else one.suspended_s) + one.keep_s
-        await asyncio.sleep(min(seconds, max(0.0, end_s - now)))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, max(0.0, end_s - now))):
+                await (unless or asyncio.Event()).wait()
 
     async def _while_carried(self, seconds: float) -> None:
         """Sleep, but not past the end of what carries the session now."""

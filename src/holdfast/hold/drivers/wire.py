@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from holdfast.hold.drivers.ended import Ending
+from holdfast.hold.drivers.news import SockAddr
 from holdfast.hold.drivers.policy import now_s
 from holdfast.hold.forks import mended_in_child
 from holdfast.hold.heartbeat import Life
 from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.terms import ACK_DELAY_S
+from holdfast.hold.transports.target import is_loopback
 
 BUSY_S = 0.005
 """A transport that has something to send again so soon is busy."""
@@ -209,6 +211,26 @@ class Wire(asyncio.BufferedProtocol):
             return
         self._set_timer(now)
 
+    @property
+    def ends(self) -> tuple[SockAddr, SockAddr] | None:
+        """Its own address and the peer's; None where it has none, or none that could go."""
+        if self.transport is None:
+            return None
+        local, peer = (self.transport.get_extra_info(name) for name in ("sockname", "peername"))
+        if not (isinstance(local, tuple) and isinstance(peer, tuple)) or is_loopback(peer[0]):
+            return None
+        return local, peer
+
+    def ask(self, gone: bool) -> None:
+        """The way to the peer has changed, or is gone: see :meth:`Heartbeat.ask`."""
+        if self.gone or not self.linked or self.link.heart is None:
+            return
+        now = now_s()
+        self.link.heart.ask(now, gone)
+        self.link.look(now)
+        self.flush()
+        self._changed(self)
+
     def give_up(self) -> None:
         """End it after what is under way; the sessions that it carried are suspended."""
         if self.gone:
@@ -257,7 +279,7 @@ class Wire(asyncio.BufferedProtocol):
         if now < self._asked_s + BUSY_S:
             due_s = soon_s  # so that a busy transport need not ask each time
         else:
-            self._asked_s, due_s = now, self.link.next_s(now)
+            self._asked_s, due_s = now, self.link.next_s()
         if timer is not None:
             if self._due_s <= due_s < self._due_s + EARLY_S:
                 return  # it looks early, and sets itself again
@@ -270,7 +292,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         self._timer, self._asked_s, now = None, 0.0, now_s()
-        if self.link.next_s(now) > now:  # bytes came meanwhile, so nothing is due yet
+        if self.link.next_s() > now:  # bytes came meanwhile, so nothing is due yet
             self._set_timer(now)
             return
         self.link.look(now)

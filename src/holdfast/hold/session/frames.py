@@ -89,6 +89,17 @@ class Frame(NamedTuple):
         return header(self.kind, self.handle, len(self.payload), self.flags) + self.payload
 
 
+def unpack(form: Struct, payload: Buffer) -> tuple[int, ...]:
+    """The numbers of a payload that has nothing else.
+
+    Raises:
+        Violation: its length is another.
+    """
+    if len(payload) != form.size:
+        raise Violation(Code.MALFORMED, f"{len(payload)} bytes")
+    return form.unpack(payload)
+
+
 def header(kind: int, handle: int, length: int, flags: int = 0) -> bytes:
     """The 12 octets before a payload."""
     return HEADER.pack(kind, flags, 0, handle, length)

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 from holdfast.hold.heartbeat import LEAD, Heartbeat, Life, Rhythm
@@ -22,6 +21,7 @@ from holdfast.hold.session.frames import (
     Frame,
     Kind,
     Parser,
+    unpack,
 )
 from holdfast.hold.session.half_open import Place
 from holdfast.hold.session.handshake import Agreed, Channel, Denied, parsed
@@ -190,12 +190,12 @@ class Link:
         for session in self._sessions.values():
             session.look(now_s)
 
-    def next_s(self, now_s: float) -> float:
+    def next_s(self) -> float:
         """When to call :meth:`look` at the latest."""
         next_s = self._entry.due_s
         if self.heart is None or not self.up:
             return next_s
-        next_s = min(next_s, self.heart.next_s(now_s))
+        next_s = min(next_s, self.heart.next_s())
         for session in self._sessions.values():
             if session.ack_due_s is not None and session.ack_due_s < next_s:
                 next_s = session.ack_due_s
@@ -241,7 +241,7 @@ class Link:
                 session.arrived(offset, payload, now_s)
         elif kind == ACK:
             if session is not None:
-                upto, limit = _unpack(PAIR, payload)
+                upto, limit = unpack(PAIR, payload)
                 session.told(upto, limit, bool(flags & ASK))
         elif session is not None:
             self._carry(kind, handle, session, payload, now_s)
@@ -254,7 +254,7 @@ class Link:
     def _carry(self, kind: int, handle: int, session: Session, payload: Buffer, now_s: float) -> None:
         """A frame of a session that this transport carries, and which is rarer than DATA and ACK."""
         if kind == Kind.FIN:
-            session.fin_arrived(_unpack(OFFSET, payload)[0])
+            session.fin_arrived(unpack(OFFSET, payload)[0])
         elif kind in (Kind.PING, Kind.PONG):
             self._beat(kind, session, payload, now_s)
         elif kind in SESSION_EVENTS:
@@ -273,7 +273,7 @@ class Link:
         elif kind == Kind.GOAWAY:
             self.goaway_s = parsed(GoAway, payload).reconnect_after_ms / 1000
         elif kind == Kind.ACK:
-            self._allowance.told(*_unpack(PAIR, payload))
+            self._allowance.told(*unpack(PAIR, payload))
         elif kind in SESSION_EVENTS or kind in (Kind.DATA, Kind.FIN):
             raise Violation(Code.OUT_OF_PLACE, f"kind {kind} for no session")
 
@@ -395,10 +395,3 @@ class Link:
         self._entry.clear()
         self.over = True
         self._on_over()
-
-
-def _unpack(form: struct.Struct, payload: Buffer) -> tuple[int, ...]:
-    try:
-        return form.unpack(payload)
-    except struct.error:
-        raise Violation(Code.MALFORMED, f"{len(payload)} bytes") from None

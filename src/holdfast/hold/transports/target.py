@@ -67,6 +67,11 @@ class Target:
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
+    def remote(self) -> bool:
+        """Whether it may lie beyond this machine."""
+        return self.scheme != "unix" and self.host != "localhost" and not is_loopback(self.host)
+
+    @property
     def sockaddr(self) -> str | bytes:
         """What a Unix socket binds or connects to."""
         return b"\0" + os.fsencode(self.path[1:]) if self.path.startswith("@") else self.path

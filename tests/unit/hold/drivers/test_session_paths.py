@@ -67,7 +67,8 @@ def test_in_a_black_hole_a_session_goes_on_beside_it() -> None:
             await session.send_eof()
             return took_s
 
-    assert 0.4 < asyncio.run(work()) < 1.5
+    # A PING may go again a second after the first only, but doubt waits for no PING.
+    assert 0.4 < asyncio.run(work()) < 0.95
 
 
 def test_six_attempts_at_most_wait_in_a_black_hole(monkeypatch: pytest.MonkeyPatch) -> None:

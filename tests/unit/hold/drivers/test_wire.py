@@ -27,7 +27,7 @@ class Quiet:
         self.due_s = now_s + self.after_s
         return []
 
-    def next_s(self, now_s: float) -> float:
+    def next_s(self) -> float:
         self.asked += 1
         return self.due_s
 

@@ -98,7 +98,7 @@ def test_an_acknowledgement_waits_a_little_or_goes_along_with_data() -> None:
         pair.client.write(b"question")
         joined.forth()
         assert joined.far.pull(1 << 16, pair.now_s) == [] and not pair.client.out.all_confirmed
-        assert joined.far.next_s(pair.now_s) == pair.now_s + ACK_DELAY_S
+        assert joined.far.next_s() == pair.now_s + ACK_DELAY_S
         if answered:
             pair.server.write(b"answer")
         else:
