@@ -68,13 +68,13 @@ def test_whatever_is_confirmed_and_sent_again_every_byte_has_its_offset(seed: in
     Model(seed).run(300)
 
 
-@pytest.mark.parametrize("piece_bytes", [64, 1000, 10_000])
+@pytest.mark.parametrize("piece_bytes", [16, 1000, 10_000])
 def test_what_is_confirmed_takes_no_memory(piece_bytes: int) -> None:
     out = Outgoing()
     out.limit = 1 << 30
     tracemalloc.start()
     try:
-        for _ in range(20):
+        for _ in range(5):
             while out.end - out.cursor < 100_000:
                 out.write(bytes(piece_bytes))
             while out.take(5000):
@@ -106,7 +106,7 @@ def test_what_is_small_is_gathered_up_to_a_bound() -> None:
     out.limit = 1 << 20
     for _ in range(100):
         out.write(piece)
-    assert {len(part) for part in out.take(1 << 20)[:-1]} <= {TAIL_BYTES, len(piece)}
+    assert max(map(len, out.take(1 << 20))) == TAIL_BYTES
 
 
 def test_the_end_takes_an_offset_and_no_credit() -> None:
