@@ -26,7 +26,7 @@ def test_no_more_sessions_begin_than_there_may_be() -> None:
     host = Host(TERMS, Memory(1 << 22), bytes(48), most_sessions=2)
     begun(host, b"a")
     assert host.first_window() == WINDOW and host.has_room(WINDOW)
-    begun(host, b"b")
+    assert begun(host, b"b")[0].keep_s == 3.0
     assert host.first_window() == 0 and not host.has_room(WINDOW)
 
 

@@ -121,6 +121,7 @@ def test_the_end_takes_an_offset_and_no_credit() -> None:
     with pytest.raises(Violation):
         out.confirm(5)
     assert out.take_fin() == 4
+    assert (out.sendable(), out.take(9)) == (0, [])
     assert (out.cursor, out.fin_due, out.could_resume(5), out.could_resume(6)) == (5, False, True, False)
     out.confirm(4)
     assert (out.held_bytes, out.all_confirmed, out.in_flight) == (0, False, True)
