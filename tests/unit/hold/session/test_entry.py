@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
 from simulation.pair import TERMS, Joined, Pair
 
+from holdfast.hold.session.codes import Code, Violation
 from holdfast.hold.session.entry import MOST_HANDSHAKES
+from holdfast.hold.session.frames import Kind, header
 from holdfast.hold.session.states import State
-from holdfast.hold.wire.session_pb2 import DRAINING
+from holdfast.hold.wire.session_pb2 import BUSY, DRAINING, STRANGER, Refusal
 
 
 def opening(pair: Pair, count: int) -> Joined:
@@ -100,3 +103,24 @@ def test_the_host_counts_the_handshakes_of_transports_that_are_up() -> None:
     assert pair.host.later == 2
     joined.cut()
     assert pair.host.later == 0
+
+
+@pytest.mark.parametrize(("refuses", "told"), [(None, BUSY), (STRANGER, STRANGER)])
+def test_a_busy_host_refuses_for_the_better_of_its_reasons(refuses: Refusal | None, told: Refusal) -> None:
+    """Who is told that it is busy comes again; a stranger need not."""
+    pair = Pair()
+    joined = pair.opened()
+    pair.host.later, pair.host.refuses = pair.host.half_open.most, refuses
+    joined.near.open(pair.session(), pair.now_s)
+    joined.settle()
+    assert joined.near.denied is not None and joined.near.denied.reason == told
+    assert not joined.near.over and not joined.far.over
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_nobody_opens_a_session_at_a_client(up: bool) -> None:
+    pair = Pair(sealed=False)
+    near = (pair.opened() if up else pair.join()).near
+    with pytest.raises(Violation) as caught:
+        near.receive(header(Kind.HELLO, 9, 0), pair.now_s)
+    assert caught.value.code is Code.OUT_OF_PLACE and near.over

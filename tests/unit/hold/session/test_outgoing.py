@@ -111,6 +111,7 @@ def test_what_is_small_is_gathered_up_to_a_bound() -> None:
 
 def test_the_end_takes_an_offset_and_no_credit() -> None:
     out = Outgoing()
+    assert not out.fin_due
     out.write(b"four")
     assert (out.last, out.all_confirmed, out.fin_due) == (4, False, False)
     out.finished = True
