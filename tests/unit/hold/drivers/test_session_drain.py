@@ -7,12 +7,14 @@ import asyncio
 import logging
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 from unit.hold.drivers.test_session_paths import POLICY, echo, soon
 
 import holdfast
 from holdfast import Session, SessionLost, Truncated
+from holdfast.hold.drivers import keeper
 from holdfast.hold.race import Address
 from holdfast.hold.transports.dial import Dialer
 from holdfast.hold.transports.target import Target
@@ -48,6 +50,35 @@ def test_a_load_balancer_that_leads_elsewhere_ends_no_session(monkeypatch: pytes
                     await session.recv(deadline=soon())
 
     asyncio.run(asyncio.wait_for(work(), 20))
+
+
+@pytest.mark.parametrize(("chance", "after_s"), [(0.0, 1.0), (0.5, 1.5), (1.0, 2.0)])
+def test_who_is_asked_to_come_back_takes_half_of_the_time_or_more(
+    monkeypatch: pytest.MonkeyPatch, chance: float, after_s: float
+) -> None:
+    """All who were told the same must not come at once, nor any of them later than was asked."""
+    waited: list[float] = []
+
+    async def noted(self: keeper.Keeper, seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(keeper.Keeper, "_while_carried", noted)
+    monkeypatch.setattr(keeper, "random", SimpleNamespace(random=lambda: chance))
+
+    async def work() -> None:
+        async with (
+            holdfast.serve(echo, "tcp://127.0.0.1:0", policy=POLICY) as server,
+            holdfast.connect(server.url, policy=POLICY) as session,
+        ):
+            for wire in list(server._wires):
+                wire.link.go_away(2.0)
+                wire.flush()
+            while not session.counters.resumes:
+                await asyncio.sleep(0.01)
+            await session.send_eof()
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+    assert waited == [after_s]
 
 
 def test_sessions_may_stay_until_they_end_and_the_server_waits_for_the_last() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -88,6 +89,20 @@ def test_whatever_happens_the_places_are_counted_right() -> None:
         else:
             crowd.come(f"{chance.choice('aaaaabbc')}{number}")
         assert len(crowd.places) == len(crowd.held) <= 9
+
+
+def test_nothing_is_kept_of_an_origin_whose_places_were_given_back() -> None:
+    """Of IPv6 addresses there are enough to fill any memory with what is left of them."""
+    places = HalfOpen(4)
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            place = places.enter(f"origin {number}", lambda: None)
+            assert place is not None
+            places.leave(place)
+        assert tracemalloc.get_traced_memory()[0] < 10_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
