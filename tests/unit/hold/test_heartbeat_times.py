@@ -25,7 +25,7 @@ def heart(send_every_s: float, hear_every_s: float, rtt_s: float | None = RTT_S)
 def silence(one: Heartbeat, until_s: float) -> tuple[list[float], dict[Life, float], int]:
     """Nothing comes: when it sends a Ping, when it begins to think what, and how often it had to look."""
     pings, thinks, looks, now_s = list[float](), dict[Life, float](), 0, 0.0
-    while (now_s := max(now_s + 1e-9, one.next_s(now_s))) <= until_s and looks < 1000:
+    while (now_s := max(now_s + 1e-9, one.next_s())) <= until_s and looks < 1000:
         looks += 1
         thinks.setdefault(one.look(now_s), round(now_s, 3))
         if one.ping_due(now_s):
@@ -91,9 +91,9 @@ def test_it_speaks_when_it_was_silent_for_its_interval() -> None:
     one = heart(10, 1000)
     assert (one.ping_due(9.99), one.ping_due(10)) == (False, True)
     one.sent(4)
-    assert (one.next_s(4), one.ping_due(13.99), one.ping_due(14)) == (14, False, True)
+    assert (one.next_s(), one.ping_due(13.99), one.ping_due(14)) == (14, False, True)
     one.pong(Ping(id=1), 5)
-    assert (one.next_s(5), one.ping_due(14.99), one.ping_due(15)) == (15, False, True)
+    assert (one.next_s(), one.ping_due(14.99), one.ping_due(15)) == (15, False, True)
 
 
 def test_who_has_not_agreed_yet_owes_and_expects_nothing() -> None:
@@ -113,7 +113,7 @@ def test_own_lateness_is_borne_for_an_interval(send_s: float, hear_s: float, bor
     """Half a second at least, half a minute at most; what is longer is no fault of the peer's."""
     for late_s, stalls in ((borne_s - 0.05, 0), (borne_s + 0.05, 1)):
         one = heart(send_s, hear_s)
-        one.look(one.next_s(0.0) + late_s)
+        one.look(one.next_s() + late_s)
         assert one.stalls == stalls
 
 

@@ -28,7 +28,7 @@ def test_a_handshake_has_its_time_and_no_more() -> None:
     joined = pair.join()
     for link in (joined.near, joined.far):
         due_s = link._entry.due_s
-        assert due_s == link.next_s(pair.now_s) == pair.now_s + TERMS.handshake_s
+        assert due_s == link.next_s() == pair.now_s + TERMS.handshake_s
         link.look(due_s - 0.01)
         assert not link.over
         link.look(due_s)
