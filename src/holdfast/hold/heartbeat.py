@@ -294,7 +294,8 @@ class Heartbeat:
         if late_s > borne_s:
             self.stalls += 1
             self._heard_s = now_s
-            self._sent_s = -NEVER
+            if self._send_every_s != NEVER:  # their sum would be no number
+                self._sent_s = -NEVER
             if self._asked_s is not None:
                 self._asked_s = now_s
             return Life.ALIVE

@@ -192,3 +192,17 @@ def test_what_would_travel_as_never_is_refused(name: str) -> None:
             Rhythm(**{name: value})
     for value in (0, LEAST_S, LONGEST_S):
         assert getattr(Rhythm(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("mine", [Rhythm(0, 30), Rhythm(30, 30), Rhythm(0, 0)])
+@pytest.mark.parametrize("peers", [Rhythm(30, 30), Rhythm(30, 0), Rhythm(0, 0)])
+def test_after_a_sleep_there_is_still_a_time_to_look_again(mine: Rhythm, peers: Rhythm) -> None:
+    """Also of an end that sends nothing by itself: else a path that died meanwhile would never be doubted."""
+    one = Heartbeat(mine, 0.0)
+    one.agree(peers.wire())
+    now_s, looks = 1000.0, 0
+    while one.look(now_s) is not Life.DEAD and looks < 200 and one.hear_every_s != NEVER:
+        if one.ping_due(now_s):
+            one.ping(now_s)
+        now_s, looks = max(now_s + 1e-3, one.next_s()), looks + 1
+    assert one.next_s() == one.next_s() and looks < 200  # the first is no number if they differ

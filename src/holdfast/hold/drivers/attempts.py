@@ -156,14 +156,17 @@ class Attempts:
             attempt.add_done_callback(_seen)
         return begun
 
-    async def _open(self, address: Address, changed: Callable[[Wire], object]) -> tuple[Wire, Channel]:
-        async with asyncio.timeout(self._policy.handshake_s):
-            return await self._dialer.open(address, lambda: self._reached(changed))
+    async def _open(
+        self, address: Address, changed: Callable[[Wire], object], reached: asyncio.Event
+    ) -> tuple[Wire, Channel]:
+        def answered() -> Wire:
+            """A server did; its TLS and the handshake are still to come."""
+            reached.set()
+            self._reached_s = time.monotonic()
+            return Wire(changed)
 
-    def _reached(self, changed: Callable[[Wire], object]) -> Wire:
-        """A server answered; its TLS and the handshake are still to come."""
-        self._reached_s = time.monotonic()
-        return Wire(changed)
+        async with asyncio.timeout(self._policy.handshake_s):
+            return await self._dialer.open(address, answered)
 
     async def _try(self, address: Address, home: Address | None) -> None:
         """One address: dial, shake hands."""
@@ -174,14 +177,18 @@ class Attempts:
             settled.set()
             self._changed(wire)
 
-        began_s = now_s()
-        opening = asyncio.create_task(self._open(address, changed))
+        if address == home:
+            self._vacant = None  # only what it does now says whether anybody is there
+        began_s, reached = now_s(), asyncio.Event()
+        opening = asyncio.create_task(self._open(address, changed, reached))
         try:
             wire, channel = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # It lost the race. Uvloop 0.23 logs an error for each TLS handshake that is cancelled, so this
-            # one may come to its end.
+            # It lost the race. Uvloop 0.23 logs an error for each TLS handshake that is cancelled, so that
+            # may come to its end; what still dials may wait for long.
             opening.add_done_callback(_unwanted)
+            if not reached.is_set():
+                opening.cancel()
             raise
         except ConnectionRefusedError:
             if address == home:
@@ -199,8 +206,6 @@ class Attempts:
             wire.abort()
             raise _reason(wire)
         self.wires.append(wire)
-        if address == home:
-            self._vacant = None
         # Where nobody listens at its location, who answers at its address may say that its server is gone.
         wire.link.open(one, now_s(), front=home not in (None, address, self._vacant))
         wire.flush()

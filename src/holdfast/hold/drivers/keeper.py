@@ -149,7 +149,9 @@ class Keeper:
         """Addresses or routes of this machine have changed."""
         wire = self.session.wire
         if self.session.core.link is None or wire is None:
-            if any(news.concerns(address.sockaddr[0]) for address in self._attempts.addresses):
+            dialled = self._attempts.addresses
+            # Without any the name could not be looked up, which any change may mend.
+            if not dialled or any(news.concerns(address.sockaddr[0]) for address in dialled):
                 self._news.set()
             return
         ends = wire.ends

@@ -26,6 +26,9 @@ SHARE = 0.1
 AT_ONCE = 64
 """How many sessions are told in one turn of the loop: to ask a peer takes 60 us."""
 
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What the next session may find again."""
+
 SockAddr = tuple[Any, ...]
 
 
@@ -117,7 +120,7 @@ class RouteWatch:
             self._changes = None
 
     def _refuse(self, error: OSError) -> None:
-        self._refused = True
+        self._refused = error.errno not in SCARCE
         LOGGER.debug("changes of addresses and routes are not told here: %s", error)
 
     def _came(self) -> None:

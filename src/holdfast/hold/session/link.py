@@ -175,7 +175,7 @@ class Link:
     def look(self, now_s: float) -> None:
         """Time has passed: send what is due, give up who is dead."""
         if now_s >= self._entry.due_s:
-            self.late = not self.over
+            self.late = self.late or not self.over
             self._end()
             return
         if not self.up:

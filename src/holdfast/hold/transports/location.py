@@ -63,7 +63,9 @@ def followed(told: tuple[bytes, int], plain: bool, last: Address | None) -> Addr
             return None
     elif plain:
         return None
-    return Address(socket.AF_INET if ip.version == 4 else socket.AF_INET6, (str(ip), port))
+    if ip.version == 4:
+        return Address(socket.AF_INET, (str(ip), port))
+    return Address(socket.AF_INET6, (str(ip), port, 0, 0))  # as a lookup gives it
 
 
 def _reaches(ip: IP) -> bool:

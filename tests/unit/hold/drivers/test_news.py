@@ -215,6 +215,24 @@ def test_a_kernel_that_tells_no_more_is_left_alone(kernel: Kernel, caplog: pytes
     assert [record.levelname for record in caplog.records if "not told" in record.getMessage()] == ["DEBUG"]
 
 
+def test_a_want_of_descriptors_passes(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        watch, session = RouteWatch(), Curious()
+        with monkeypatch.context() as patch:
+            patch.setattr(news, "RouteChanges", _no_descriptor)
+            watch.enter(Curious())
+        watch.enter(session)
+        kernel.tell()
+        await until(lambda: session.heard == 1)
+        watch.leave(session)
+
+    asyncio.run(work())
+
+
+def _no_descriptor() -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 async def echo(session: Session) -> None:
     while data := await session.recv():
         await session.send(data)
@@ -247,12 +265,22 @@ def test_where_the_kernel_refuses_sessions_work_all_the_same(
 
 
 @RUNNERS
+@pytest.mark.parametrize("named", [False, True])
 def test_who_waits_to_dial_again_dials_when_a_way_is_there(
-    kernel: Kernel, runner: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+    kernel: Kernel, runner: Callable[..., object], monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
+    """Where even the name cannot be looked up, any change may be the one that helps."""
     monkeypatch.setattr(Target, "remote", True)
-    reach, tried = Dialer.open, [0, 0]
+    reach, look_up, tried = Dialer.open, Dialer.addresses, [0, 0]
     away = False
+
+    async def find(dialer: Dialer, *args: Any) -> Any:
+        if away and named:
+            tried[away] += 1
+            raise OSError(errno.EAGAIN, "Temporary failure in name resolution")
+        return await look_up(dialer, *args)
+
+    monkeypatch.setattr(Dialer, "addresses", find)
 
     async def dial(dialer: Dialer, *args: Any) -> Any:
         tried[away] += 1
@@ -274,10 +302,12 @@ def test_who_waits_to_dial_again_dials_when_a_way_is_there(
             session.wire.abort()
             while not tried[True]:
                 await asyncio.sleep(0.01)
-            kernel.tell()
-            await until(lambda: kernel.read_often == 1)
-            assert tried == [1, 1], "another network than the server's"
-            away, kernel.changes = False, Changes(EVERYWHERE)
+            if not named:
+                kernel.tell()
+                await until(lambda: kernel.read_often == 1)
+                assert tried == [1, 1], "another network than the server's"
+                kernel.changes = Changes(EVERYWHERE)
+            away = False
             kernel.tell()
             await session.send(b"x")
             assert await session.recv(deadline=time.monotonic() + 5) == b"x"

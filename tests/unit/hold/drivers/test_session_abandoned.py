@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from holdfast.hold.drivers import server as serving
 from holdfast.hold.drivers.client import Dial
 from holdfast.hold.session.link import Link
 from holdfast.hold.session.terms import Memory
+from holdfast.hold.transports import dial
 
 POLICY, KEY = SessionPolicy(keep_s=60), bytes(range(32))
 
@@ -72,3 +74,24 @@ def test_a_session_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyP
     memory = Memory(1 << 20)
     asyncio.run(work())
     assert (len(ends), memory.promised_bytes) == (1, 0)
+
+
+def test_an_opening_that_gives_up_dials_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on its way to who never answers would be for as long as a handshake may take."""
+
+    async def hang(sock: socket.socket, where: object) -> None:
+        dialled.append(sock)
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(dial, "connect", hang)
+    dialled: list[socket.socket] = []
+
+    async def work() -> None:
+        with pytest.raises(GaveUp):
+            await Dial("tcp://127.0.0.1:9", psk=KEY, deadline=time.monotonic() + 0.1).open()
+        async with asyncio.timeout(3):
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0.01)
+        assert [sock.fileno() for sock in dialled] == [-1]
+
+    asyncio.run(work())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import time
@@ -28,6 +29,7 @@ from holdfast.hold.race import Address
 from holdfast.hold.session.keys import NO_KEY
 from holdfast.hold.session.states import State
 from holdfast.hold.transports.dial import Dialer
+from holdfast.hold.transports.location import followed
 from holdfast.hold.transports.target import Target
 from holdfast.hold.wire.session_pb2 import Location
 
@@ -280,6 +282,9 @@ def test_a_location_of_ipv6(runner: Any, monkeypatch: pytest.MonkeyPatch) -> Non
             async def nowhere(*_: object) -> list[Address]:
                 raise socket.gaierror(socket.EAI_NONAME, "no such name any more")
 
+            looked_up = await Dialer.addresses(Dialer(Target.parse(server.url), KEY, None, None, ()), 5)
+            home = followed((ip_address("::1").packed, looked_up[0].sockaddr[1]), False, looked_up[0])
+            assert [home] == looked_up  # so that it is dialled once
             monkeypatch.setattr(Dialer, "addresses", nowhere)
             cut(server)
             await says(session, b"still here")
@@ -339,6 +344,44 @@ def test_where_nobody_listens_another_servers_word_holds(
             await killed(first)
             why, took_s = await lost_in(session)
             assert "restarted" in why and took_s < 2
+
+    asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_only_what_a_location_does_now_says_whether_anybody_is_there(
+    tmp_path: Path, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refused a while ago, and is silent while another server answers."""
+    reach, refused = Dialer.open, 0
+
+    async def work() -> None:
+        servers = Servers("psk", tmp_path, located=True)
+        async with behind(servers) as (balancer, first, second), servers.connect(balancer) as session:
+
+            async def refuse(dialer: Dialer, address: Address, *rest: Any) -> Any:
+                nonlocal refused
+                if address.sockaddr[1] == balancer.port:
+                    raise OSError(errno.ENETUNREACH, "Network is unreachable")
+                refused += 1
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+            monkeypatch.setattr(Dialer, "open", refuse)
+            balancer.cut()
+            cut(first)
+            async with asyncio.timeout(2):
+                while not refused:
+                    await asyncio.sleep(0.01)
+            far.port = Target.parse(first.url).port
+            monkeypatch.setattr(Dialer, "open", reach)
+            balancer.lead_to(second.url)
+            async with asyncio.timeout(5):
+                while balancer.came < 2:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            assert session.state is State.SUSPENDED
+            far.near.set()
+            await says(session, b"still here")
+            await session.send_eof()
 
     asyncio.run(asyncio.wait_for(work(), 20))
 
@@ -448,9 +491,12 @@ AWAY = Address(socket.AF_INET, ("192.0.2.1", 5))
 )
 def test_what_a_client_follows(told: str, url: str, key: bytes, last: Address | None, dialled: bool) -> None:
     ip = ip_address(told)
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    expected = Address(family, (str(ip), 9000)) if dialled else None
-    assert dialer(url, key).home((ip.packed, 9000), last) == expected
+    found = (
+        Address(socket.AF_INET, (str(ip), 9000))
+        if ip.version == 4
+        else Address(socket.AF_INET6, (str(ip), 9000, 0, 0))
+    )
+    assert dialer(url, key).home((ip.packed, 9000), last) == (found if dialled else None)
 
 
 @pytest.mark.parametrize(
