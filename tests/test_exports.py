@@ -62,6 +62,26 @@ PUBLIC = [
 HEAVY = ["holdfast._bpf", "holdfast.watch.kernel", "holdfast.hold", "rich", "click", "asyncio", "ssl"]
 
 
+# Opens a session after one name was asked for, and says what that has loaded of ours and of what we need.
+OPENING = """
+import asyncio, sys, holdfast
+from holdfast import SessionPolicy
+before = set(sys.modules)
+
+async def handle(session):
+    await session.recv()
+
+async def main():
+    async with holdfast.serve(handle, "tcp://127.0.0.1:0") as server:
+        async with holdfast.connect(server.url) as session:
+            await session.send_eof()
+
+asyncio.run(main())
+loaded = sorted(set(sys.modules) - before)
+print([name for name in loaded if name.startswith(("holdfast", "google", "cryptography"))])
+"""
+
+
 def test_the_public_names_are_exactly_these() -> None:
     assert sorted(holdfast.__all__) == PUBLIC
 
@@ -88,3 +108,11 @@ def test_a_session_without_its_packages_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'holdfast[session]'" in done.stdout
+
+
+def test_who_names_a_part_of_sessions_has_all_of_them_loaded() -> None:
+    """What is loaded within an event loop makes everybody there wait, for 0.15 s in all."""
+    answer = subprocess.run(
+        [sys.executable, "-c", OPENING], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert answer.stdout == "[]\n"

@@ -72,6 +72,11 @@ _LATER = {
 }
 _HOME = {name: module for module, names in _LATER.items() for name in names}
 
+_SESSIONS = "holdfast.hold.drivers"
+# What `connect` and `serve` of a URL load. Whoever names a part of sessions, mostly at the top of a program,
+# has it loaded there: within the event loop everybody would wait for it.
+_OPENING = ("holdfast.hold.addressed", f"{_SESSIONS}.client", f"{_SESSIONS}.server")
+
 __all__ = [
     "PROFILES",
     "Backoff",
@@ -129,8 +134,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
     try:
         value = getattr(import_module(home), name)
+        if home.startswith(_SESSIONS):
+            for module in _OPENING:
+                import_module(module)
     except ModuleNotFoundError as error:
-        if not home.startswith("holdfast.hold.drivers"):
+        if not home.startswith(_SESSIONS):
             raise
         needs = f"holdfast.{name} needs the package {error.name}: pip install 'holdfast[session]'"
         raise ModuleNotFoundError(needs, name=error.name) from error

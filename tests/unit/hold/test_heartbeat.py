@@ -279,3 +279,25 @@ def test_a_question_after_our_own_sleep_blames_nobody() -> None:
     heart.ask(3600.0)
     assert heart.look(3600.0) is Life.ALIVE
     assert heart.stalls == 1 and heart.ping_due(3600.0)
+
+
+def test_without_its_address_a_path_is_suspect_after_our_own_sleep_too() -> None:
+    """The sleep was ours, and is forgiven; the address is gone all the same."""
+    heart, _ = agreed(Rhythm(10, 10), Rhythm(10, 10))
+    heart.trip.measured(0.01)
+    heart.look(5.0)
+    heart.ask(3600.0, gone=True)
+    assert heart.look(3600.0) is Life.SUSPECT
+    assert heart.stalls == 1
+
+
+def test_nobody_is_doubted_for_a_question_that_has_not_been_asked() -> None:
+    """It has to wait until the next Ping may go: until then no answer can come."""
+    heart, other = agreed(Rhythm(30, 30, 2.0), Rhythm(30, 30, 2.0))
+    heart.trip.measured(0.01)
+    heart.ponged(other.pong(heart.ping(5.0), 5.0), 5.0)
+    heart.heard(5.0)
+    heart.ask(5.1)
+    heart.awaiting(False, 5.1)
+    assert heart.look(6.9) is Life.ALIVE and not heart.ping_due(6.9)
+    assert heart.ping_due(7.0)

@@ -65,6 +65,10 @@ class X25519:
             raise Violation(Code.MALFORMED, "a public key") from error
 
 
+# As of 50.0, cryptography loads its OpenSSL only with the first key, which would be within the event loop.
+X25519(bytes(KEY_BYTES))
+
+
 def extract(salt: bytes, secret: bytes) -> bytes:
     """HKDF-Extract of RFC 5869 with SHA-256."""
     return hmac.digest(salt, secret, "sha256")

@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from holdfast.hold.session.codes import Code, Violation
-from holdfast.hold.session.stream import SMALL_BYTES, Incoming
+from holdfast.hold.session.stream import SMALL_BYTES, TAIL_BYTES, Incoming
 
 HELD_BYTES = 100_000
 SIZES = (1, 50, SMALL_BYTES - 1, SMALL_BYTES, 9000)
@@ -69,6 +69,24 @@ def test_a_read_gives_as_many_whole_pieces_as_there_is_room_for() -> None:
     incoming.accept(10 + SMALL_BYTES, bytes(SMALL_BYTES))
     assert len(incoming.read(10 + SMALL_BYTES)) == 10 + SMALL_BYTES
     assert len(incoming.read(SMALL_BYTES + 1)) == SMALL_BYTES
+
+
+def test_only_small_pieces_are_gathered_and_only_up_to_a_bound() -> None:
+    """One object that grows without end would be copied again and again."""
+    incoming = Incoming()
+    incoming.limit = 1 << 20
+
+    def come(*sizes: int) -> None:
+        for size in sizes:
+            incoming.accept(incoming.next, bytes(size))
+
+    come(SMALL_BYTES, *[SMALL_BYTES // 2] * 100)
+    assert len(incoming.read(1 << 20)) == SMALL_BYTES
+    assert len(incoming.read(1 << 20)) == TAIL_BYTES
+    incoming.drop()
+    come(SMALL_BYTES, 10, SMALL_BYTES)
+    assert len(incoming.read(SMALL_BYTES)) == SMALL_BYTES
+    assert len(incoming.read(SMALL_BYTES)) == 10
 
 
 def refused(incoming: Incoming, offset: int, data: bytes | None) -> Code:

@@ -94,12 +94,13 @@ def test_the_end_follows_all_data_once() -> None:
     assert saying.say() == (0, [])
 
 
-def test_last_words_are_said_once() -> None:
+@pytest.mark.parametrize("code", [0, 77])
+def test_last_words_are_said_once(code: int) -> None:
     saying = Saying()
     saying.session.write(b"in vain")
-    saying.session.abort(77, 0.0)
+    saying.session.abort(code, 0.0)
     assert saying.session.state is State.RESETTING
-    for expected in ([(Kind.RESET, Reset(code=77).SerializeToString())], []):
+    for expected in ([(Kind.RESET, Reset(code=code).SerializeToString())], []):
         size, frames = saying.say()
         assert (size, [(frame.kind, frame.payload) for frame in frames]) == (0, expected)
     saying = Saying()
@@ -119,6 +120,14 @@ def test_a_session_that_has_ended_says_nothing() -> None:
     saying.session.abort(77, 0.0)
     saying.session.event(Event.RESET_CONFIRMED)
     assert saying.session.ended and saying.say() == (0, [])
+
+
+def test_what_is_reserved_in_a_header_is_zero() -> None:
+    box = Outbox()
+    box.put(Kind.PING, 0, b"")
+    box.put_data(7, 0, [b"data"], 4)
+    ping, header, _ = box.take()
+    assert ping[2:4] == header[2:4] == bytes(2)
 
 
 def test_who_asks_and_does_not_read_is_answered_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
