@@ -106,9 +106,9 @@ def test_a_transport_that_comes_when_another_has_won_is_closed(monkeypatch: pyte
     async def slow(dialer: Dialer, address: Address, protocol: Callable[[], Wire]) -> tuple[Wire, Channel]:
         if address.sockaddr[0] != "127.0.0.2":
             return await opened(dialer, address, protocol)
-        await asyncio.sleep(0.4)
         found = await opened(dialer, Address(address.family, ("127.0.0.1", address.sockaddr[1])), protocol)
         late.append(found[0])
+        await asyncio.sleep(0.4)  # as TLS may take; what still dials is cancelled
         return found
 
     async def both(dialer: Dialer, timeout_s: float) -> list[Address]:
